@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from touchstone import checks, contract, subject
+from touchstone import Todo, checks, contract, subject
 
 ENTRIES = contract.load(Path(__file__).parent / "api")
 
@@ -14,4 +14,7 @@ ENTRIES = contract.load(Path(__file__).parent / "api")
 @checks("arguments")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=subject(name)) for name in sorted(ENTRIES)])
 def test_signature(impl, name):
-    assert contract.differences(ENTRIES[name], impl[name]) == []
+    thing = impl[name]
+    if contract.is_stub(thing):
+        raise Todo(f"{name} is a stub")
+    assert contract.differences(ENTRIES[name], thing) == []

@@ -6,6 +6,7 @@ From it come the signature checks that every implementation passes and the stubs
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import tomllib
 from dataclasses import dataclass
@@ -165,6 +166,21 @@ def _show(value: Any) -> str:
     return "nothing (required)" if value is inspect.Parameter.empty else repr(value)
 
 
+def is_stub(thing: Any) -> bool:
+    """Whether a function, or the constructor or every method of a class, does nothing but raise NotImplementedError."""
+    if thing is None:
+        return False
+    if inspect.isclass(thing):
+        own = [part for part in vars(thing).values() if inspect.isfunction(part)]
+        return is_stub(vars(thing).get("__init__")) or (bool(own) and all(map(is_stub, own)))
+    code = getattr(inspect.unwrap(thing), "__code__", None)
+    if code is None or code.co_names[:1] != ("NotImplementedError",):
+        return False
+    return not any(
+        step.opname.startswith("RETURN") and step.opname != "RETURN_GENERATOR" for step in dis.get_instructions(code)
+    )
+
+
 def stubs(path: Path) -> str:
     """A room of the contract as a learner's module: every `...` body raises NotImplementedError."""
     text = path.read_text(encoding="utf-8")
@@ -173,7 +189,7 @@ def stubs(path: Path) -> str:
         last = node.body[-1]
         if isinstance(last, ast.Expr) and isinstance(last.value, ast.Constant) and last.value.value is ...:
             indent = " " * last.col_offset
-            if last.lineno == node.lineno:  # def f(x): ...
+            if lines[last.lineno - 1][: last.col_offset].strip():  # def f(x): ...
                 lines[last.lineno - 1] = lines[last.lineno - 1][: last.col_offset].rstrip()
                 lines.insert(last.lineno, " " * (node.col_offset + 4) + f'raise NotImplementedError("{node.name}")')
             else:

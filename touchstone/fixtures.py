@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 from touchstone.draw import Draw
 from touchstone.outcomes import NotMeasured, need_gpu
 from touchstone.plugin import touchstone_of
+from touchstone.sources import source_closure
 
 if TYPE_CHECKING:
     from touchstone.implementations import Namespace, Peers
@@ -144,20 +146,25 @@ def artifact(touchstone: Touchstone) -> Callable[..., Any]:
     ) -> Any:
         from touchstone import artifacts
 
-        sources = [Path(build.__code__.co_filename)]
+        plain: Any = build.func if isinstance(build, partial) else build
+        begin = []
         for name in names:
             touchstone.impl[name]  # a missing name is a todo, cached artifact or not
             home = touchstone.impl.home(name)
             found = home.file(name) if home is not None else None
             if found is not None:
-                sources.append(found)
+                begin.append(found)
+        roots = {  # what those files import is followed within their own packages
+            part.package.split(".")[0]: [part.root, *part.root.parents][part.package.count(".")]
+            for part in touchstone.impl.layers
+        }
         return artifacts.cached(
-            lambda: build(touchstone.impl, config, seed),
-            name=f"{build.__module__.rsplit('.', 1)[-1]}-{build.__name__}",
+            partial(build, touchstone.impl, config, seed),
+            name=f"{plain.__module__.rsplit('.', 1)[-1]}-{plain.__name__}".replace("_", "-"),
             config=config,
             seed=seed,
             data=data,
-            sources=sources,
+            sources=source_closure(begin, roots),
             root=touchstone.house.artifacts,
         )
 

@@ -1,0 +1,1 @@
+"""Races: the same names, yours, ours and the peers', in one run."""

@@ -1,0 +1,16 @@
+"""Layers and losses, each with its backward pass written by hand."""
+
+from impl.nn.cross_entropy import cross_entropy, cross_entropy_backward
+from impl.nn.gelu import GELU, gelu, gelu_backward
+from impl.nn.layer_norm import LayerNorm, layer_norm, layer_norm_backward
+
+__all__ = [
+    "GELU",
+    "LayerNorm",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "gelu",
+    "gelu_backward",
+    "layer_norm",
+    "layer_norm_backward",
+]

@@ -1,0 +1,17 @@
+"""Stable exponentials, and finite differences to check gradients with."""
+
+from impl.numerics.error_histogram import ErrorHistogram, error_histogram
+from impl.numerics.finite_difference import finite_difference
+from impl.numerics.log_softmax import log_softmax
+from impl.numerics.logsumexp import logsumexp
+from impl.numerics.softmax import softmax, softmax_backward
+
+__all__ = [
+    "ErrorHistogram",
+    "error_histogram",
+    "finite_difference",
+    "log_softmax",
+    "logsumexp",
+    "softmax",
+    "softmax_backward",
+]

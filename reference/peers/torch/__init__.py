@@ -1,0 +1,11 @@
+"""torch's own functions and modules behind the house's names."""
+
+from __future__ import annotations
+
+#: Where torch does otherwise on purpose: proof line → why.
+DEVIATIONS: dict[str, str] = {
+    "sprints/day001/softmax-crossentropy-gradient#robustness": "a mean over nothing but ignored targets is NaN in torch",
+    "karpathy/week02/losses#robustness-2": "a mean over nothing but ignored targets is NaN in torch",
+    "sprints/day017/stable-logsoftmax#property": "torch's softmax of all −∞, and of +∞, is NaN",
+    "sprints/day018/crossentropy-manual-gradient#robustness": "torch accepts label_smoothing=1.0",
+}

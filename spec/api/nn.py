@@ -1,0 +1,176 @@
+"""The contract of `nn`: cross-entropy, layer normalisation and GELU, each with its backward pass written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+
+def cross_entropy(
+    logits: Float[Tensor, "*batch classes"],
+    targets: Int[Tensor, "*batch"],
+    *,
+    weight: Float[Tensor, "classes"] | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of class logits (the last dimension) against class indices.
+
+        ℓ_n = (1 − ε) w_y (−ln p_y) + (ε / V) Σ_c w_c (−ln p_c),   p = softmax(logits_n), y = targets_n
+
+    V classes, ε = `label_smoothing`, w = `weight` (ones by default).  Rows whose target is `ignore_index` have loss 0 and
+    gradient 0, and do not count.  `reduction`: "none" gives ℓ in the shape of `targets`, "sum" Σ ℓ_n, "mean"
+    Σ ℓ_n / Σ w_{y_n} over the rows that are not ignored: a *weighted* mean, and with ε > 0 still divided by the w of the
+    targets.  Targets may have any integer dtype.  The result has the dtype of `logits`; half precision is computed in
+    float32 and rounded once.  Logits of −∞ are classes without mass.
+
+    Libraries differ: torch wants the classes in dimension 1; for logits of (N, V) the two agree.
+
+    Raises:
+        ValueError: the shape of `targets` is not that of `logits` without its last dimension (both are named);
+            `logits` is not floating or `targets` not of integers; a target is outside [0, V) and not `ignore_index` (the message names it and V: −1
+            does not wrap round); "mean" with nothing to divide by: every target ignored, or of weight 0; `weight`
+            without shape (V,); an unknown `reduction`; `label_smoothing` outside [0, 1).
+
+    Sources: Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7, for the smoothing.
+    """
+    ...
+
+
+def cross_entropy_backward(
+    grad: Tensor,
+    logits: Float[Tensor, "*batch classes"],
+    targets: Int[Tensor, "*batch"],
+    *,
+    weight: Float[Tensor, "classes"] | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Float[Tensor, "*batch classes"]:
+    """Gradient of `cross_entropy` with respect to `logits`, without autograd.
+
+        ∂L/∂logits_n = (softmax(logits_n) − onehot(y_n)) / N        (no weights, no smoothing, mean over N)
+
+    and in general, with W = Σ_c w_c and g_n the gradient that reaches row n,
+
+        g_n [ ((1 − ε) w_y + ε W / V) p − (1 − ε) w_y onehot(y) − (ε / V) w ].
+
+    `grad` is the gradient of the loss: one number for "mean" and "sum", the shape of `targets` for "none".  The other
+    arguments, and what is refused, are those of `cross_entropy`.  Shape and dtype of `logits`.
+
+    Raises:
+        ValueError: as `cross_entropy`, or `grad` has another shape than the loss (both are named).
+    """
+    ...
+
+
+def layer_norm(
+    x: Float[Tensor, "*batch *normalized"],
+    weight: Float[Tensor, "*normalized"] | None = None,
+    bias: Float[Tensor, "*normalized"] | None = None,
+    eps: float = 1e-5,
+) -> Float[Tensor, "*batch *normalized"]:
+    """Layer normalisation over the trailing dimensions that `weight` (or `bias`) has; over the last one without either.
+
+        y = x̂ ⊙ γ + β,   x̂ = (x − μ) / √(σ² + ε),   μ = mean(x),  σ² = mean((x − μ)²)
+
+    γ = `weight` (ones by default), β = `bias` (zeros).  The variance is the biased one (divided by n) and ε stands inside the
+    root, so a constant row gives β.  Shape and dtype of `x`; half precision is computed in float32, statistics and all,
+    and rounded once.  `weight` and `bias` may be float32 beside an `x` in half precision.
+
+    Raises:
+        ValueError: `x` is not floating; `weight` or `bias` has another shape than the trailing dimensions of `x`, or than
+            each other (both shapes are named); `eps` is negative.
+
+    Source: Ba, Kiros, Hinton, "Layer Normalization" (2016), eq. 3 and 4; ε as every library adds it.
+    """
+    ...
+
+
+def layer_norm_backward(
+    grad: Float[Tensor, "*batch *normalized"],
+    x: Float[Tensor, "*batch *normalized"],
+    weight: Float[Tensor, "*normalized"] | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `layer_norm` with respect to `x`, `weight` and `bias`, without autograd.
+
+        ∂L/∂x = (γ ⊙ g − mean(γ ⊙ g) − x̂ · mean(γ ⊙ g ⊙ x̂)) / √(σ² + ε),   ∂L/∂γ = Σ g ⊙ x̂,   ∂L/∂β = Σ g
+
+    `grad` is g = ∂L/∂y; means run over the normalised dimensions, sums over all others.  Without `weight` the last dimension
+    is normalised and γ is 1; all three gradients come back all the same.  The first has the shape and dtype of `x`, the
+    others the normalised shape and the dtype of `weight` (of `x` without one).
+
+    Raises:
+        ValueError: as `layer_norm`, or `grad` and `x` differ in shape (both are named).
+    """
+    ...
+
+
+class LayerNorm(torch.nn.Module):
+    """`layer_norm` with parameters `weight` (ones) and `bias` (zeros), both of shape `normalized_shape`.
+
+    `normalized_shape` is an int or a sequence of ints: the trailing dimensions to normalise.  `bias=False` leaves β out: the
+    module then has no parameter of that name.  State dict: `weight` and, with bias, `bias`.  Train and evaluation mode do
+    not differ.
+
+    Raises:
+        ValueError: `normalized_shape` is empty or holds a size below 1; `eps` is negative; at the call, the trailing
+            dimensions of `x` are not `normalized_shape` (both are named).
+    """
+
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, bias: bool = True) -> None: ...
+
+    def forward(self, x: Float[Tensor, "*batch *normalized"]) -> Float[Tensor, "*batch *normalized"]: ...
+
+
+def gelu(x: Float[Tensor, "*shape"], approximate: str = "none") -> Float[Tensor, "*shape"]:
+    """Gaussian error linear unit: the input times the probability that a standard normal lies below it.
+
+        "none":  x Φ(x) = ½ x (1 + erf(x / √2))
+        "tanh":  ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
+
+    The two differ by at most 4.74 · 10⁻⁴ and must not be confused: GPT-2 was trained with the second, BERT with the first.
+    Shape and dtype of `x`; half precision is computed in float32 and rounded once.
+
+    Raises:
+        ValueError: `x` is not floating, or `approximate` is neither "none" nor "tanh".
+
+    Source: Hendrycks, Gimpel, "Gaussian Error Linear Units" (2016), section 2.
+    """
+    ...
+
+
+def gelu_backward(
+    grad: Float[Tensor, "*shape"], x: Float[Tensor, "*shape"], approximate: str = "none"
+) -> Float[Tensor, "*shape"]:
+    """Gradient of `gelu` with respect to `x`, without autograd.
+
+        "none":  g ⊙ (Φ(x) + x φ(x)),   φ(x) = exp(−x²/2) / √(2π)
+        "tanh":  g ⊙ (½ (1 + t) + ½ x (1 − t²) √(2/π) (1 + 3 · 0.044715 x²)),   t the tanh of `gelu`
+
+    Shape and dtype of `x`.
+
+    Raises:
+        ValueError: as `gelu`, or `grad` and `x` differ in shape (both are named).
+    """
+    ...
+
+
+class GELU(torch.nn.Module):
+    """`gelu` as a module without parameters.
+
+    Raises:
+        ValueError: `approximate` is neither "none" nor "tanh".
+    """
+
+    def __init__(self, approximate: str = "none") -> None: ...
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]: ...

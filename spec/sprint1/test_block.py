@@ -1,0 +1,432 @@
+"""The feed-forward layer and the pre-norm block of GPT-2: weights are given, never left to chance."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from touchstone import checks, proves, subject
+
+DTYPES = ["float64", "float32", "bfloat16", "float16"]
+BLOCK = subject("models.Block")
+FEED_FORWARD = subject("models.FeedForward")
+
+
+def feed_forward_shapes(d, bias=True):
+    found = {"fc.weight": (4 * d, d), "fc.bias": (4 * d,), "proj.weight": (d, 4 * d), "proj.bias": (d,)}
+    return {name: shape for name, shape in found.items() if bias or not name.endswith("bias")}
+
+
+def block_shapes(d, bias=True):
+    found = {"norm1.weight": (d,), "norm1.bias": (d,), "norm2.weight": (d,), "norm2.bias": (d,)}
+    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        found |= {f"attention.{part}.weight": (d, d), f"attention.{part}.bias": (d,)}
+    found |= {f"mlp.{name}": shape for name, shape in feed_forward_shapes(d).items()}
+    return {name: shape for name, shape in found.items() if bias or not name.endswith("bias")}
+
+
+def drawn(draw, shapes, dtype="float64"):
+    """Weights of unit gain, gains of norms about 1, biases that matter."""
+    weights = {}
+    for name, shape in shapes.items():
+        if "norm" in name and name.endswith("weight"):
+            weights[name] = (1.0 + 0.3 * draw.normal(*shape)).to(getattr(torch, dtype))
+        else:
+            weights[name] = draw.normal(*shape, dtype=dtype, scale=1 / math.sqrt(shape[-1]) if len(shape) > 1 else 0.5)
+    return weights
+
+
+def loaded(module, weights):
+    module.to(next(iter(weights.values())).dtype)
+    module.load_state_dict(weights)
+    return module
+
+
+def dead(weights):
+    """The same weights with both projections that end a branch at zero."""
+    ends = ("out_proj.weight", "out_proj.bias", "mlp.proj.weight", "mlp.proj.bias")
+    return {name: torch.zeros_like(value) if name.endswith(ends) else value for name, value in weights.items()}
+
+
+# -- feed-forward ----------------------------------------------------------------------------------------------------
+
+
+@FEED_FORWARD
+@checks("oracle", "arguments", "gradient", "dtype", "purity")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 6), (1, 1, 6), (3, 6), (6,)])
+def test_feed_forward_equals_the_oracle(shape, bias, dtype, parity, draw):
+    weights = drawn(draw, feed_forward_shapes(6, bias), dtype)
+    x = draw.normal(*shape, dtype=dtype, scale=2.0)
+    parity("models.FeedForward", x, init={"d_model": 6, "bias": bias}, weights=weights, within=1e-12, gradients=True)
+
+
+@FEED_FORWARD
+@proves("karpathy/week07/feed-forward#parity")
+@checks("oracle", "gradient", "resources")
+def test_feed_forward_is_the_torch_composition(impl, draw):
+    weights = drawn(draw, feed_forward_shapes(16))
+    ours = loaded(impl.models.FeedForward(16), weights)
+    theirs = torch.nn.Sequential(
+        torch.nn.Linear(16, 64), torch.nn.GELU(approximate="tanh"), torch.nn.Linear(64, 16)
+    ).double()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights.values(), strict=True)))
+    x, upstream = draw.normal(3, 7, 16, scale=2.0).requires_grad_(), draw.normal(3, 7, 16)
+    y, want = ours(x), theirs(x)
+    assert (y - want).abs().max() <= 1e-12 * want.abs().max()
+    got = torch.autograd.grad(y, [x, *ours.parameters()], upstream)
+    expected = torch.autograd.grad(want, [x, *theirs.parameters()], upstream)
+    for one, other in zip(got, expected, strict=True):
+        assert (one - other).abs().max() <= 1e-12 * other.abs().max()
+    with torch.device("meta"):
+        wide = impl.models.FeedForward(768)
+    assert sum(p.numel() for p in wide.parameters()) == 4_722_432
+    assert {tuple(p.shape) for p in wide.parameters()} == {(3072, 768), (3072,), (768, 3072), (768,)}
+
+
+@FEED_FORWARD
+@proves("karpathy/week07/feed-forward#property", "inference/0.5/transformer-block#property")
+@checks("invariance")
+def test_feed_forward_works_position_by_position(impl, draw):
+    ours = loaded(impl.models.FeedForward(8), drawn(draw, feed_forward_shapes(8)))
+    x, order = draw.normal(2, 6, 8), draw.permutation(6)
+    torch.testing.assert_close(ours(x[:, order]), ours(x)[:, order], rtol=1e-13, atol=1e-13)
+    other = x.clone()
+    other[:, 3] += 1.0
+    changed = (ours(other) != ours(x)).any(dim=-1)
+    assert changed[:, 3].all()
+    assert not changed[:, [0, 1, 2, 4, 5]].any()
+    torch.testing.assert_close(ours(x)[1, 4], ours(x[1, 4]), rtol=1e-13, atol=1e-13)
+
+
+@subject("models.FeedForward", "models.Block")
+@proves("inference/0.5/transformer-block#property")
+@checks("resources")
+@pytest.mark.parametrize("d", [1, 8, 768])
+def test_parameter_counts(d, impl):
+    with torch.device("meta"):
+        layer, block = impl.models.FeedForward(d), impl.models.Block(d, 1)
+        plain = impl.models.Block(d, 1, bias=False)
+    assert sum(p.numel() for p in layer.parameters()) == 8 * d**2 + 5 * d
+    assert sum(p.numel() for p in block.parameters()) == 12 * d**2 + 13 * d
+    assert sum(p.numel() for p in plain.parameters()) == 12 * d**2 + 2 * d
+    assert {name: tuple(p.shape) for name, p in block.named_parameters()} == block_shapes(d)
+
+
+@FEED_FORWARD
+@proves("karpathy/week07/feed-forward#property-2")
+@checks("branches", "arguments", "purity")
+@pytest.mark.parametrize("p", [0.1, 0.4])
+def test_feed_forward_dropout(p, impl, draw):
+    ours = loaded(impl.models.FeedForward(32, dropout=p), drawn(draw, feed_forward_shapes(32)))
+    x = draw.normal(50, 20, 32)
+    ours.eval()
+    y = ours(x)
+    assert torch.equal(y, ours(x)), "evaluation must not draw"
+    assert torch.equal(y, loaded(impl.models.FeedForward(32), drawn_again(ours))(x))
+    ours.train()
+    torch.manual_seed(5)
+    z = ours(x)
+    torch.manual_seed(5)
+    assert torch.equal(z, ours(x)), "the same seed must drop the same entries"
+    assert not torch.equal(z, ours(x))
+    kept = z != 0
+    torch.testing.assert_close(z[kept], (y / (1 - p))[kept], rtol=1e-12, atol=1e-12)
+    n = kept.numel()
+    # Four standard errors, as the row asks; a second draw where the first is outside, for fewer than one alarm in 1e8.
+    error = math.sqrt(p * (1 - p) / n)
+    shares = [1 - kept.double().mean().item(), (ours(x) == 0).double().mean().item()]
+    assert min(abs(share - p) for share in shares) <= 4 * error
+    mean, spread = y.mean().item(), math.sqrt(p / (1 - p) * y.square().mean().item() / n)
+    assert min(abs(ours(x).mean().item() - mean) for _ in range(2)) <= 4 * spread
+
+
+def drawn_again(module):
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+@FEED_FORWARD
+@proves("karpathy/week07/feed-forward#robustness")
+@checks("edges")
+@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, float("nan")])
+def test_feed_forward_refuses_a_probability(p, impl):
+    with pytest.raises(ValueError, match=rf"dropout.*{p}"):
+        impl.models.FeedForward(8, dropout=p)
+
+
+@subject("models.FeedForward", "models.Block")
+@checks("edges")
+def test_impossible_sizes_are_refused(impl):
+    with pytest.raises(ValueError, match="0"):
+        impl.models.FeedForward(0)
+    with pytest.raises(ValueError, match=r"(?s)10.*4|4.*10"):
+        impl.models.Block(10, 4)
+    with pytest.raises(ValueError, match=r"1\.0"):
+        impl.models.Block(8, 2, dropout=1.0)
+
+
+# -- block -----------------------------------------------------------------------------------------------------------
+
+
+@BLOCK
+@checks("oracle", "arguments", "gradient", "dtype", "purity")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("batch", "time", "d", "heads", "bias"),
+    [(2, 5, 6, 2, True), (1, 1, 6, 3, True), (3, 17, 8, 1, False), (2, 4, 6, 6, True)],
+)
+def test_block_equals_the_oracle(batch, time, d, heads, bias, dtype, parity, draw):
+    weights = drawn(draw, block_shapes(d, bias), dtype)
+    x = draw.normal(batch, time, d, dtype=dtype)
+    init = {"d_model": d, "n_heads": heads, "bias": bias}
+    # Through a whole block, roundings of half precision add up in one direction: there the result alone is held.
+    gradients = dtype in ("float64", "float32")
+    parity(
+        "models.Block", x, init=init, weights=weights, within={"float64": 1e-10, "float32": 1e-5}, gradients=gradients
+    )
+
+
+@BLOCK
+@checks("magnitude", "oracle")
+def test_block_far_from_the_origin_and_near_it(parity, draw):
+    # eps 1e-5 is a third of the variance of the small rows; large scores and a large mean are the other end.
+    weights = drawn(draw, block_shapes(6))
+    for scale, shift in ((4e-3, 0.0), (30.0, 100.0)):
+        x = draw.normal(2, 5, 6, scale=scale) + shift
+        parity("models.Block", x, init={"d_model": 6, "n_heads": 2}, weights=weights, within=1e-10)
+    large = weights | {f"attention.{part}_proj.weight": 6 * weights[f"attention.{part}_proj.weight"] for part in "qk"}
+    parity("models.Block", draw.normal(2, 9, 6), init={"d_model": 6, "n_heads": 2}, weights=large, within=1e-10)
+
+
+def library_block(transformers, d, heads, dtype):
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+    config = transformers.GPT2Config(
+        n_embd=d, n_head=heads, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="sdpa"
+    )
+    return GPT2Block(config, layer_idx=0).to(dtype)
+
+
+def library_names(i=None):
+    """Of each of our parameters of a block: the library's name, whether it is transposed, which third it is."""
+    ours, theirs = ("", "") if i is None else (f"blocks.{i}.", f"transformer.h.{i}.")
+    found = {}
+    for kind in ("weight", "bias"):
+        matrix = kind == "weight"
+        found[f"{ours}norm1.{kind}"] = (f"{theirs}ln_1.{kind}", False, None)
+        found[f"{ours}norm2.{kind}"] = (f"{theirs}ln_2.{kind}", False, None)
+        for third, part in enumerate(("q_proj", "k_proj", "v_proj")):
+            found[f"{ours}attention.{part}.{kind}"] = (f"{theirs}attn.c_attn.{kind}", matrix, third)
+        found[f"{ours}attention.out_proj.{kind}"] = (f"{theirs}attn.c_proj.{kind}", matrix, None)
+        found[f"{ours}mlp.fc.{kind}"] = (f"{theirs}mlp.c_fc.{kind}", matrix, None)
+        found[f"{ours}mlp.proj.{kind}"] = (f"{theirs}mlp.c_proj.{kind}", matrix, None)
+    return found
+
+
+def from_library(values, names):
+    """The library's tensors under our names and in our layout."""
+    found = {}
+    for ours, (theirs, transposed, third) in names.items():
+        value = values[theirs] if third is None else values[theirs].chunk(3, dim=-1)[third]
+        found[ours] = (value.T if transposed else value).detach().clone()
+    return found
+
+
+def shake(module, draw):
+    """Weights at which everything matters: the library's initial ones are nearly linear, its biases zero."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(draw.normal(*parameter.shape, scale=0.3).to(parameter.dtype))
+
+
+@BLOCK
+@proves("karpathy/week07/block#parity", "nanochat/week04/transformer-block#parity")
+@checks("oracle", "gradient")
+@pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-10), ("float32", 1e-5)])
+def test_block_equals_transformers(dtype, within, impl, needs, draw):
+    needs.peer("transformers")
+    import transformers
+
+    theirs = library_block(transformers, 12, 3, getattr(torch, dtype))
+    shake(theirs, draw)
+    names = library_names()
+    ours = loaded(impl.models.Block(12, 3), from_library(theirs.state_dict(), names))
+    x, upstream = draw.normal(2, 9, 12, dtype=dtype).requires_grad_(), draw.normal(2, 9, 12, dtype=dtype)
+    found = theirs(x)
+    want, got = found[0] if isinstance(found, tuple) else found, ours(x)
+    assert (got - want).abs().max() <= within * want.abs().max()
+    (into,) = torch.autograd.grad(want, x, upstream, retain_graph=True)
+    want.backward(upstream)
+    parameters = dict(ours.named_parameters())
+    gradients = dict(
+        zip(["x", *parameters], torch.autograd.grad(got, [x, *parameters.values()], upstream), strict=True)
+    )
+    wanted = from_library({name: p.grad for name, p in theirs.named_parameters()}, names) | {"x": into}
+    scale = max(value.abs().max() for value in wanted.values())
+    for name, value in wanted.items():
+        assert (gradients[name] - value).abs().max() <= within * scale, name
+    with torch.device("meta"):
+        assert sum(p.numel() for p in impl.models.Block(768, 12).parameters()) == 7_087_872
+
+
+@BLOCK
+@proves("karpathy/week07/block#property", "nanochat/week04/transformer-block#property")
+@checks("invariance", "branches")
+def test_dead_branches_leave_the_identity(impl, draw):
+    x = draw.normal(2, 7, 8)
+    blocks = [loaded(impl.models.Block(8, 2), dead(drawn(draw, block_shapes(8)))) for _ in range(3)]
+    y = x
+    for block in blocks:
+        y = block(y)
+        assert torch.equal(y, x), "with both projections at zero a pre-norm block is the identity, bit for bit"
+    assert not torch.equal(F.layer_norm(x, (8,)), x)  # which is what a post-norm block would give here
+    # One dead branch: the path around it carries a gradient of exactly 1, what the live branch adds comes on top.
+    weights = drawn(draw, block_shapes(8))
+    for end in ("attention.out_proj", "mlp.proj"):
+        half = weights | {f"{end}.{kind}": torch.zeros_like(weights[f"{end}.{kind}"]) for kind in ("weight", "bias")}
+        block = loaded(impl.models.Block(8, 2), half)
+        z = x.clone().requires_grad_()
+        out = block(z)
+        assert not torch.equal(out, x)
+        (through,) = torch.autograd.grad(out, z, torch.ones_like(out), retain_graph=True)
+        (branch,) = torch.autograd.grad(out - z, z, torch.ones_like(out))
+        torch.testing.assert_close(through - branch, torch.ones_like(x), rtol=0, atol=1e-12)
+
+
+@BLOCK
+@proves("karpathy/week07/block#property-2")
+@checks("invariance")
+def test_three_blocks_are_causal_and_independent(impl, draw):
+    blocks = [loaded(impl.models.Block(8, 2), drawn(draw, block_shapes(8))) for _ in range(3)]
+    stack = torch.nn.Sequential(*blocks)
+    x = draw.normal(2, 9, 8)
+    y = stack(x)
+    assert y.shape == x.shape
+    for t in range(9):
+        other = x.clone()
+        other[:, t] = draw.normal(2, 8)
+        changed = (stack(other) != y).any(dim=-1)
+        assert not changed[:, :t].any(), f"position {t} reached one before it"
+        assert changed[:, t:].all(), f"position {t} did not reach itself and all after it"
+    pointers = [p.untyped_storage().data_ptr() for block in blocks for p in block.parameters()]
+    assert len(set(pointers)) == len(pointers), "two blocks share a parameter"
+
+
+@BLOCK
+@proves("karpathy/week07/block#property-3")
+@checks("gradient")
+def test_gradient_through_24_blocks(impl, draw):
+    x = draw.normal(2, 6, 16).requires_grad_()
+    upstream = draw.normal(2, 6, 16)
+    weights = [drawn(draw, block_shapes(16)) for _ in range(24)]
+    weights = [{k: v * 0.1 if v.ndim > 1 else v for k, v in one.items()} for one in weights]
+    y = x
+    for one in weights:
+        y = loaded(impl.models.Block(16, 2), dead(one))(y)
+    (through,) = torch.autograd.grad(y, x, upstream)
+    assert torch.equal(through, upstream)
+
+    # The control: the same blocks with their residual connections taken away again, branch by branch.
+    y = x
+    for one in weights:
+        for end in (
+            "mlp.proj",
+            "attention.out_proj",
+        ):  # the other branch is silenced; what a block adds is then one branch
+            half = one | {f"{end}.{kind}": torch.zeros_like(one[f"{end}.{kind}"]) for kind in ("weight", "bias")}
+            y = loaded(impl.models.Block(16, 2), half)(y) - y
+    (without,) = torch.autograd.grad(y, x, upstream)
+    assert without.norm() <= 1e-3 * upstream.norm()
+
+
+@BLOCK
+@proves("nanochat/week04/transformer-block#property-2")
+@checks("magnitude")
+def test_variance_of_the_stream(impl, draw):
+    """Branches of unit gain add 1 each to a variance of 1: 2 L of them 2 L, and 1 in all when scaled by 1/√(2 L)."""
+    d, layers = 64, 48
+    shapes = block_shapes(d)
+    gelu = math.sqrt(F.gelu(draw.normal(100_000), approximate="tanh").square().mean())
+    growth = {}
+    for scale in (1 / math.sqrt(2 * layers), 1.0):
+        x = start = draw.normal(256, 1, d)  # one position: attention then passes its value on, at unit gain
+        for _ in range(layers):
+            weights = {
+                name: draw.normal(*shape, scale=1 / math.sqrt(shape[-1]))
+                for name, shape in shapes.items()
+                if len(shape) > 1
+            }
+            weights["mlp.proj.weight"] *= scale / gelu
+            weights["attention.out_proj.weight"] *= scale
+            weights |= {
+                name: torch.ones(d) if name.endswith("weight") else torch.zeros(shape)
+                for name, shape in shapes.items()
+                if len(shape) == 1
+            }
+            with torch.no_grad():
+                x = loaded(impl.models.Block(d, 4), weights)(x)
+        growth[scale] = (x.var() / start.var()).item()
+    scaled, unscaled = growth.values()
+    assert scaled < 3
+    assert unscaled > 50
+
+
+@BLOCK
+@proves("nanochat/week04/transformer-block#gradient")
+@checks("gradient")
+def test_finite_differences_on_every_parameter(impl, draw):
+    block = loaded(impl.models.Block(8, 2), drawn(draw, block_shapes(8)))
+    x, upstream = draw.normal(2, 5, 8), draw.normal(2, 5, 8)
+    slopes(block, lambda: (block(x) * upstream).sum(), draw)
+
+
+def slopes(module, function, draw, within=1e-6):
+    """Central differences along a random direction in every parameter, against autograd; all of a tensor at once."""
+    gradients = torch.autograd.grad(function(), list(module.parameters()))
+    scale = max(gradient.norm() for gradient in gradients)
+    for (name, parameter), gradient in zip(module.named_parameters(), gradients, strict=True):
+        direction, step = draw.normal(*parameter.shape), 1e-5
+        values = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                parameter.add_(sign * step * direction)
+                values.append(function().item())
+                parameter.sub_(sign * step * direction)
+        slope = (values[0] - values[1]) / (2 * step)
+        assert abs(slope - (gradient * direction).sum().item()) <= within * scale * direction.norm(), name
+
+
+# -- dropout in the block: where it acts -----------------------------------------------------------------------------
+
+
+@BLOCK
+@checks("branches", "arguments")
+def test_block_dropout_acts_on_weights_and_on_both_branches(impl, draw):
+    d, p = 32, 0.3
+    silent = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in block_shapes(d).items()}
+    # Values of 1 that pass attention as they are: dropped once as attention weights (a head at once), once as output.
+    attention = silent | {
+        "attention.v_proj.bias": torch.ones(d).double(),
+        "attention.out_proj.weight": torch.eye(d).double(),
+    }
+    feed_forward = silent | {"mlp.proj.bias": torch.ones(d).double()}
+    x = draw.normal(100, 1, d)
+    for weights, times in ((attention, 2), (feed_forward, 1)):
+        block = loaded(impl.models.Block(d, 4, dropout=p), weights)
+        added = block.eval()(x) - x
+        torch.testing.assert_close(added, torch.ones_like(x), rtol=0, atol=1e-12)
+        torch.manual_seed(3)
+        added = block.train()(x) - x
+        torch.manual_seed(3)
+        assert torch.equal(block(x) - x, added)
+        kept = added.abs() > 0.5
+        torch.testing.assert_close(added[kept], torch.full_like(added[kept], (1 - p) ** -times), rtol=1e-9, atol=0)
+        torch.testing.assert_close(added[~kept], torch.zeros_like(added[~kept]), rtol=0, atol=1e-9)
+        # 3,200 entries, heads of 8 fall together: the share of those kept has a standard error below 0.03.
+        assert abs(kept.double().mean().item() - (1 - p) ** times) < 0.18
+    block = loaded(impl.models.Block(d, 4), attention)
+    assert torch.equal(block.train()(x), block.eval()(x)), "without dropout both modes are one"
