@@ -35,12 +35,14 @@ test: setup lint instrument spec mutants acceptance  ## what CI runs: lint, the 
 
 nightly: setup  ## everything, with studies, the full mutant matrix, benches, history and the report
 	$(STEPS) lint instrument spec-all mutants-full acceptance bench; status=$$?; \
-	$(MAKE) --no-print-directory report || exit; exit $$status
+	$(MAKE) --no-print-directory report REPORT=--history || exit; exit $$status
 
 lint: setup  ## ruff, mypy, actionlint where it is installed
 	@$(PYTHON_HERE) -m ruff check .
 	@$(PYTHON_HERE) -m mypy
-	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint: not installed, workflows not linted"; fi
+	@if command -v actionlint >/dev/null; then \
+		actionlint -config-file .github/actionlint.yaml .github/workflows/*.yml; \
+	else echo "actionlint: not installed, workflows not linted"; fi
 
 instrument: setup  ## the instrument's own tests
 	$(PYTEST) touchstone/tests
@@ -70,8 +72,7 @@ bench-quick: setup
 	$(PYTEST) bench --benchmark-compare
 
 report:
-	@$(TOUCHSTONE) report
-	@$(TOUCHSTONE) status
+	@$(TOUCHSTONE) report --impl $(IMPL) $(REPORT)
 
 gpu-gate: setup  ## the GPU gate: every GPU line, and no bench slower than this GPU model's committed baseline by 10 %
 	@$(PYTHON_HERE) -m touchstone.gate

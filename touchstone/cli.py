@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     hint = commands.add_parser("hint", help="what a name must do and the mistakes people make with it")
     hint.add_argument("name", help="room.noun, or a row's id")
     report = commands.add_parser("report", help="write the scoreboard from what was recorded")
+    report.add_argument("--history", action="store_true", help="also keep this state as one night of the history")
     for part in (status, following, report):
         part.add_argument("--impl", default="impl", help="whose records (default: impl)")
     commands.add_parser("doctor", help="what this machine can and cannot measure, and what would change it")
@@ -159,14 +160,18 @@ def hint(name: str) -> str:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from touchstone import scoreboard, states, summary
+    from touchstone import history, scoreboard, states, summary
 
     house = houses.find()
     found, records, catalog = states.compute(house, options.impl)
-    written = scoreboard.render(found, records, [row.as_dict() for row in catalog.rows.values()], house.reports)
+    if options.history:
+        history.write(found, records, house.reports / "history")
+    rows = [row.as_dict() for row in catalog.rows.values()]
+    written = scoreboard.render(found, records, rows, house.reports, holes=contract.holes(house.api))
     summary.show(found)
     for path in written:
-        print(path)
+        if path.parent == house.reports:
+            print(path)
     return 0
 
 

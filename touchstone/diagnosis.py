@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from _pytest.outcomes import Skipped
 
-from touchstone.calls import Call
+from touchstone.calls import Call, dtype_name
 from touchstone.numerics import plain
-from touchstone.replay import AGAIN, observe
+from touchstone.replay import AGAIN, Case, observe
 from touchstone.rounded import EPS
 
 INPUTS = 3
 MATCH = 64.0  # rounding units between two programs that make the same mistake in another order of operations
+MATCH_HALF = 2.0  # the same in half precision, where a unit is large
 DIFFERENT = 4.0  # times MATCH: how far from the truth a mistake must be to count as one
+ABOUT = 1e-2  # of the largest value: what is this close in float32 is a mistake of another dtype, if it is one
 
 Mutant = tuple[str, str, Any]  # name, sentence, object
 Truth = Callable[[Call, dict[str, torch.Tensor]], dict[str, np.ndarray]]
@@ -91,71 +93,58 @@ def _is_truth(found: dict[str, Any], truth: dict[str, np.ndarray], tolerance: fl
 def matching(
     subject: Any,
     mutants: Iterable[Mutant],
-    call: Call,
-    cotangent: dict[str, torch.Tensor],
-    names: list[str],
+    case: Case,
     truth: Truth,
     *,
     dtype: torch.dtype | None,
     seed: int,
-) -> list[Mutant] | None:
-    """The mutants that behave as the subject does on three inputs; None when the subject is right there.
+) -> tuple[list[Mutant], bool]:
+    """The mutants that behave as the subject does on three inputs, and whether the subject is about right there.
 
     dtype: what floating tensors are cast to first, None to leave them.
     """
     generator = torch.Generator().manual_seed(seed)
     cast = _in_dtype(dtype) if dtype is not None else (lambda tensor: tensor)
-    calls = [call.map(cast)]
+    calls = [case.call.map(cast)]
     calls += [calls[0].map(_redrawn(generator)) for _ in range(INPUTS - 1)]
-    weights = {path: cast(value) for path, value in cotangent.items()}
-    tolerance = MATCH * EPS.get(str(calls[0].dtype).removeprefix("torch."), EPS["float32"])
+    weights = {path: cast(value) for path, value in case.cotangent.items()}
+    eps = EPS.get(dtype_name(calls[0].dtype), EPS["float32"])
+    tolerance = (MATCH if eps <= EPS["float32"] else MATCH_HALF) * eps
 
-    observed = [_fingerprint(subject, each, weights, names) for each in calls]
-    kept, truths = [], []
-    for number, (each, found) in enumerate(zip(calls, observed, strict=True)):
+    kept: list[tuple[Call, dict[str, Any], dict[str, np.ndarray]]] = []
+    for number, call in enumerate(calls):
         try:
-            truths.append(truth(each, weights))
+            right = truth(call, weights)
         except (ValueError, TypeError, ArithmeticError):
             if number == 0:
                 raise
             continue  # a redrawn input that the contract refuses
-        kept.append((each, found))
-    if all(_is_truth(found, right, tolerance) for (_, found), right in zip(kept, truths, strict=True)):
-        return None
+        kept.append((call, _fingerprint(subject, call, weights, case.names), right))
 
     same = []
     for mutant in mutants:
         wrong = False
-        for (each, found), right in zip(kept, truths, strict=True):
-            seen = _fingerprint(mutant[2], each, weights, names)
+        for call, found, right in kept:
+            seen = _fingerprint(mutant[2], call, weights, case.names)
             if not _same(found, seen, tolerance):
                 break
             wrong = wrong or not _is_truth(seen, right, DIFFERENT * tolerance)
         else:
             if wrong:
                 same.append(mutant)
-    return same
+    return same, all(_is_truth(found, right, ABOUT) for _, found, right in kept)
 
 
-def diagnose(
-    subject: Any,
-    mutants: Callable[[], Iterable[Mutant]],
-    call: Call,
-    cotangent: dict[str, torch.Tensor],
-    names: list[str],
-    truth: Truth,
-    *,
-    seed: int,
-) -> str:
+def diagnose(subject: Any, mutants: Callable[[], Iterable[Mutant]], case: Case, truth: Truth, *, seed: int) -> str:
     """The sentence for a failed check, or "" when no known mistake matches; trouble of its own is reported in it."""
     try:
         known = list(mutants())
         if not known:
             return ""
-        # A mistake is best told apart in float32; one that is not there then has to do with the dtype itself.
-        same = matching(subject, known, call, cotangent, names, truth, dtype=torch.float32, seed=seed)
-        if same is None and call.dtype != torch.float32:
-            same = matching(subject, known, call, cotangent, names, truth, dtype=None, seed=seed)
+        # A mistake is best told apart in float32; one that is not there has to do with the dtype itself.
+        same, right = matching(subject, known, case, truth, dtype=torch.float32, seed=seed)
+        if right and not same and case.call.dtype != torch.float32:
+            same, _ = matching(subject, known, case, truth, dtype=None, seed=seed)
     except (Exception, Skipped) as error:
         return f"(no diagnosis: {type(error).__name__}: {error})"
     if not same:

@@ -73,8 +73,11 @@ def version_of(package: str) -> str | None:
 
 
 def runs(program: str, *arguments: str, seconds: float = 20.0) -> str | None:
-    """The first line that `program` prints, None when it is not there, fails or hangs."""
-    path = shutil.which(program)
+    """The first line that `program` prints, None when it is not there, fails or hangs.
+
+    The environment's own programs are found also where it is not activated.
+    """
+    path = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
     if path is None:
         return None
     try:

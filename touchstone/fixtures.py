@@ -121,7 +121,7 @@ def dataset(touchstone: Touchstone) -> Callable[[str], Path]:
         try:
             path = datasets.path(name)
         except datasets.DataUnavailable as error:
-            raise NotMeasured(f"data:{name}", str(error).splitlines()[0]) from None
+            raise NotMeasured(error.need, error.detail) from None
         touchstone.datasets.add(name)
         return path
 

@@ -271,7 +271,8 @@ def _unmeasured(board: Board) -> str:
     if not board.unmeasured:
         parts.append("No line waits for hardware, data, a peer or a tool.")
     total = board.total.lines
-    rest = f"{'Beside these, ' if board.unmeasured else ''}{plural(total['unspecified'], 'line')} are unspecified: no test names them yet"
+    beside = "Beside these, " if board.unmeasured else ""
+    rest = f"{beside}{plural(total['unspecified'], 'line')} are unspecified: no test names them yet"
     if total["not_run"]:
         rest += f"; {plural(total['not_run'], 'line')} have tests of which no run is recorded"
     parts.append(rest + ".")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from touchstone.rounded import EPS, TINY, Rounded, check_precision, coarsest, jittered, round_to
+from touchstone.rounded import EPS, TINY, Rounded, check_precision, coarsest, jittered, round_to, stored
 
 __all__ = ["Rounded", "Verdict", "conditioning", "equal", "judge", "plain", "round_to"]
 
@@ -268,7 +268,7 @@ def conditioning(
     run: arguments → results, over `Rounded`. arguments: tuples, lists and dicts of float64 arrays, of which each value
     moves by half an eps of `precision` either way; anything else in them stays.
     """
-    step = EPS[check_precision(precision)] / 2
+    step = EPS[stored(check_precision(precision))] / 2
     found = []
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw])

@@ -136,8 +136,9 @@ class Parity:
                 {part.label: np.asarray(part.want) for part in parts if part.want is not None},
                 {label: verdict.allowed for label, verdict in verdicts.items()},
                 cotangent,
+                names,
             )
-            raise AssertionError(self._message(problems, subject, case, names, oracle)) from None
+            raise AssertionError(self._message(problems, subject, case, oracle)) from None
         if self.record is not None:
             label = f"{name} {dtype_name(made.dtype)}" + (f" {self.calls}" if self.calls > 1 else "")
             self.record(f"{label} error/allowed", max((v.margin for v in verdicts.values()), default=0.0), "", 1.0)
@@ -165,16 +166,14 @@ class Parity:
             if part.dtype is not None
         }
 
-    def _message(self, problems: list[str], subject: Any, case: Case, names: list[str], oracle: Oracle) -> str:
+    def _message(self, problems: list[str], subject: Any, case: Case, oracle: Oracle) -> str:
         lines = [f"{case.name} (layer {self.subjects.layer(case.name)}) does not give what the oracle gives"]
         lines += [f"  law        {line}" for line in self.law.splitlines()]
         lines += [f"  found      {problem}" for problem in problems]
         lines += [f"  inputs     {case.call.describe()}", f"  seed       {self.seed}"]
         if self.mutants is not None:
             known = self.mutants
-            said = diagnose(
-                subject, lambda: known(case.name), case.call, case.cotangent, names, oracle.arrays, seed=self.seed
-            )
+            said = diagnose(subject, lambda: known(case.name), case, oracle.arrays, seed=self.seed)
             lines += [f"  diagnosis  {said}"] if said else []
         if self.failures_dir is not None:
             stem = re.sub(r"[^A-Za-z0-9]+", "-", self.nodeid.rsplit("/", 1)[-1]).strip("-")[:80]

@@ -26,6 +26,7 @@ class Case:
     """A call with what the oracle makes of it: the truth and the allowed error of each result, gradients included.
 
     cotangent: path of a result → the tensor that its gradient check multiplied it by; empty without gradients.
+    names: what the oracle calls the positional inputs.
     """
 
     name: str
@@ -34,10 +35,11 @@ class Case:
     want: dict[str, np.ndarray] = field(default_factory=dict)
     allowed: dict[str, float] = field(default_factory=dict)
     cotangent: dict[str, torch.Tensor] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
     def run(self, subject: Any) -> dict[str, Any]:
         """Everything the check looked at: results by path, and gradients as "gradient of NAME"."""
-        return observe(subject, self.call, self.cotangent)[0]
+        return observe(subject, self.call, self.cotangent, self.names)[0]
 
     def report(self, subject: Any) -> str:
         """Run and compare: one line a result with its error, what was allowed, and the worst element."""
@@ -150,8 +152,10 @@ def _unpack(packed: Any, arrays: Any) -> Any:
 
 
 def _with_strides(tensor: torch.Tensor, strides: list[int]) -> torch.Tensor:
-    if list(tensor.stride()) == strides or not tensor.numel():
+    if list(tensor.stride()) == strides:
         return tensor
+    if not tensor.numel():
+        return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
     room = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
     twin = torch.zeros(room, dtype=tensor.dtype).as_strided(tensor.shape, strides)
     if 0 in strides:  # expanded: overlapping elements are equal, and torch refuses to copy onto them
@@ -182,6 +186,7 @@ def save_case(case: Case, path: Path) -> None:
         "weights": _pack(call.weights, arrays),
         "cotangent": _pack(case.cotangent, arrays),
         "function": function,
+        "names": case.names,
         "want": list(case.want),
         "allowed": {label: float(value).hex() for label, value in case.allowed.items()},
     }
@@ -215,6 +220,7 @@ def replay_inputs(path: str | Path) -> Case:
             {label: np.array(arrays[f"want{index}"]) for index, label in enumerate(packed["want"])},
             {label: float.fromhex(value) for label, value in packed["allowed"].items()},
             _unpack(packed["cotangent"], arrays),
+            packed["names"],
         )
 
 

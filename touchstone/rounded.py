@@ -98,6 +98,18 @@ def round_to(values: Any, precision: str) -> np.ndarray:
         return plain.astype(np.float16).astype(np.float32) if precision == "float16" else plain
 
 
+def stored(precision: str) -> str:
+    """What results are rounded to: tf32's ten bits are those of the products' operands, its results are float32."""
+    return "float32" if precision == "tf32" else precision
+
+
+def _astray(values: np.ndarray, step: float) -> np.ndarray:
+    """`values` moved by up to `step` of themselves while `jittered`, else as they are."""
+    if _jitter is None:
+        return values
+    return (values * (1.0 + step * (2.0 * _jitter.random(values.shape) - 1.0))).astype(values.dtype, copy=False)
+
+
 def coarsest(found: list[str]) -> str:
     """The coarsest of some precisions."""
     return max(found, key=PRECISIONS.index)
@@ -125,7 +137,7 @@ def _operand(value: Any, precision: str, product: bool, integers: bool = False) 
             # A float64 table meets float32 arithmetic here: it is used as the float32 it would have been stored as.
             plain = plain.astype(_storage(precision, plain.dtype.kind), copy=False)
             if product and precision == "tf32" and plain.dtype == np.float32:
-                plain = _drop_bits(plain, 13)
+                plain = _drop_bits(_astray(plain, EPS["tf32"] / 2), 13)
         return plain
     return value
 
@@ -133,10 +145,8 @@ def _operand(value: Any, precision: str, product: bool, integers: bool = False) 
 def _result(value: Any, precision: str, exact: bool) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.kind in "fc":
-            if _jitter is not None and not exact:
-                # tf32 stores float32: its ten bits are the products' operands' (see _operand).
-                unit = EPS["float32" if precision == "tf32" else precision]
-                value = np.asarray(value) * (1.0 + unit * (2.0 * _jitter.random(value.shape) - 1.0))
+            if not exact:
+                value = _astray(np.asarray(value), EPS[stored(precision)])
             return Rounded(value, precision)
         if value.dtype.kind == "O":  # np.vectorize passes through objects; the next operation rounds
             return _mark(np.asarray(value), precision)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_FILE = re.compile(r"[\w\-./]{1,100}\.\w{1,12}")
+_FILE = re.compile(r"([\w\-]+/)*[\w\-.]{1,100}\.\w{1,12}")
 # A file that was written a moment ago can be written again within the resolution of its time stamp: not remembered yet.
 _SETTLED_NS = 2_000_000_000
 
@@ -166,9 +166,8 @@ def _imports(file: Path) -> _Imports:
         elif isinstance(node, ast.Call):
             given = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
             absolute.update(value for value in given if isinstance(value, str) and _DOTTED.fullmatch(value))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if _FILE.fullmatch(node.value) and not node.value.startswith("/") and ".." not in node.value:
-                beside.add(node.value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _FILE.fullmatch(node.value):
+            beside.add(node.value)
     return _Imports(frozenset(absolute), frozenset(relative), frozenset(beside))
 
 

@@ -229,7 +229,8 @@ def _last_run(everything: list[dict[str, Any]]) -> dict[str, Any]:
     runs = [record for record in everything if record["type"] == "run"]
     if not runs:
         return {"tests": 0, "seconds": 0.0, "hardware": records.hardware(), "commit": "", "time": "", "complete": False}
-    last = runs[-1]
+    measured = {record["run"] for record in everything if record["type"] in {"test", "mutant", "peer", "race"}}
+    last = next((run for run in reversed(runs) if run["run"] in measured), runs[-1])  # not one that only just began
     own = [record for record in everything if record["run"] == last["run"]]
     ends = [record for record in own if record["type"] == "end"]
     return {

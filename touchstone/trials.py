@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from touchstone import evidence, workers
+from touchstone import evidence, records, workers
 from touchstone.implementations import MISSING, Overlay, layer, peer_names
 from touchstone.marks import Alternative, Mutant
 from touchstone.variants import alternatives, build, mutants
@@ -43,14 +43,16 @@ def loop(mine: Touchstone, session: pytest.Session) -> bool:
         needed = {
             item.nodeid for variant in report.mutants if not _known(mine, variant, report) for item in variant.items
         }
-        baseline = Variant(
-            "baseline", "baseline", "", "", lambda: None, [item for item in items if item.nodeid in needed]
-        )
-        verdict = _judge(mine, [baseline], report, stop_at_first=False)[0]
-        report.baseline = verdict.failed
-        red = set(verdict.failed)
-        for variant in report.mutants:
-            variant.items = [item for item in variant.items if item.nodeid not in red]
+        seconds = _standing(mine)
+        waiting = [item for item in items if item.nodeid in needed and item.nodeid not in seconds]
+        halves = [Variant("baseline", "baseline", "", "", lambda: None, half) for half in (waiting[::2], waiting[1::2])]
+        for verdict in _judge(mine, halves, report, stop_at_first=False):
+            report.baseline.update(verdict.failed)
+            if verdict.error:
+                report.baseline["baseline"] = verdict.error
+        for variant in report.mutants:  # the quick checks first: most mutants need no more
+            green = [item for item in variant.items if item.nodeid not in report.baseline]
+            variant.items = sorted(green, key=lambda item: seconds.get(item.nodeid, 0.0))
         report.verdicts.update(_judge_named(mine, report.mutants, report, stop_at_first=not option.full_matrix))
         _remember(mine, report)
     if option.acceptance:
@@ -60,6 +62,18 @@ def loop(mine: Touchstone, session: pytest.Session) -> bool:
     session.testsfailed += len(report.baseline)
     stop_if_asked(session)
     return True
+
+
+def _standing(mine: Touchstone) -> dict[str, float]:
+    """Tests that passed on the sources as they are, by earlier records, with their seconds: a baseline already run."""
+    texts = {key: line.text for key, line in mine.catalog.lines.items()}
+    found: dict[str, float] = {}
+    for record in records.read_all(mine.house.records):
+        if record["type"] == "test" and record["impl"] == mine.config.option.impl:
+            found.pop(record["test"], None)
+            if record["outcome"] == "passed" and evidence.holds(record, mine.house.root, texts):
+                found[record["test"]] = record["seconds"]
+    return found
 
 
 def _mutant_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Variant]:

@@ -11,6 +11,8 @@ Array = Any
 
 def causal_mask(queries: int, keys: int | None = None, *, device: object = None) -> Array:
     """j ≤ i + keys − queries, (queries, keys)."""
+    if device is not None:
+        raise NotImplementedError(f"a NumPy array cannot be made on device={device}")
     keys = queries if keys is None else keys
     _check_lengths(queries=queries, keys=keys)
     i, j = np.arange(queries)[:, None], np.arange(keys)[None, :]
@@ -33,6 +35,8 @@ def padding_mask(lengths: Array, keys: int, *, side: str = "right") -> Array:
 
 def prefix_mask(prefix: int, queries: int, keys: int | None = None, *, device: object = None) -> Array:
     """j < prefix, or j ≤ i + keys − queries, (queries, keys)."""
+    if device is not None:
+        raise NotImplementedError(f"a NumPy array cannot be made on device={device}")
     causal = causal_mask(queries, keys)
     _check_lengths(prefix=prefix)
     if prefix > causal.shape[1]:

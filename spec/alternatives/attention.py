@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from touchstone import alternative
 
 ATTENTION = "attention.scaled_dot_product_attention"
 WEIGHTS = "attention.attention_weights"
-HEADS = "attention.MultiHeadAttention"
-ROTARY = "attention.apply_rotary"
-MODULE = "attention.RotaryEmbedding"
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -156,10 +152,8 @@ def transposed(
     return (v.mT @ safe_softmax(scores.mT).mT).mT.to(query.dtype)
 
 
-def _products_rounded(x: Tensor, precision: str) -> Tensor:
-    """float32 operands as matrix units take them: 10 bits of mantissa (TF32), or bfloat16's 7."""
-    if x.dtype != torch.float32:
-        return x
+def _rounded(x: Tensor, precision: str) -> Tensor:
+    """A float32 operand as matrix units take it: 10 bits of mantissa (TF32), or bfloat16's 7."""
     if precision == "bfloat16":
         return x.bfloat16().float()
     bits = x.detach().contiguous().view(torch.int32)
@@ -167,11 +161,21 @@ def _products_rounded(x: Tensor, precision: str) -> Tensor:
     return x + (rounded - x.detach())  # the gradient passes straight through
 
 
-def _in_rounded_products(precision: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, factor: float) -> Tensor:
-    q, k, v = (_products_rounded(x.to(wide(query.dtype)), precision) for x in (query, key, value))
+def _in_rounded_products(
+    precision: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, factor: float
+) -> Tensor:
+    if query.dtype != torch.float32:
+        return _with_mask(query, key, value, mask, factor, lambda x: x)
+    return _with_mask(query, key, value, mask, factor, lambda x: _rounded(x, precision))
+
+
+def _with_mask(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, factor: float, operand: Callable[[Tensor], Tensor]
+) -> Tensor:
+    q, k, v = (operand(x.to(wide(query.dtype))) for x in (query, key, value))
     scores = factor * (q @ k.mT)
     weights = safe_softmax(scores if mask is None else torch.where(mask == -torch.inf, -torch.inf, scores + mask))
-    return (_products_rounded(weights, precision) @ v).to(query.dtype)
+    return (operand(weights) @ v).to(query.dtype)
 
 
 @alternative(ATTENTION, says="TF32 products in float32, as a GPU with allow_tf32", precision="tf32")
@@ -185,7 +189,8 @@ def tf32_products(
     scale: float | None = None,
 ) -> Tensor:
     """Sums in float32."""
-    return _in_rounded_products("tf32", query, key, value, *prepared(query, key, value, attn_mask, is_causal, scale))
+    mask, factor = prepared(query, key, value, attn_mask, is_causal, scale)
+    return _in_rounded_products("tf32", query, key, value, mask, factor)
 
 
 @alternative(ATTENTION, says="bfloat16 products in float32, as under autocast", precision="bfloat16")
@@ -199,7 +204,8 @@ def bfloat16_products(
     scale: float | None = None,
 ) -> Tensor:
     """Sums in float32."""
-    return _in_rounded_products("bfloat16", query, key, value, *prepared(query, key, value, attn_mask, is_causal, scale))
+    mask, factor = prepared(query, key, value, attn_mask, is_causal, scale)
+    return _in_rounded_products("bfloat16", query, key, value, mask, factor)
 
 
 @alternative(WEIGHTS, says="exponentials of log-softmax")
@@ -212,217 +218,3 @@ def exponentials_of_log_softmax(
     scores = scores if mask is None else torch.where(mask == -torch.inf, -torch.inf, scores + mask)
     blind = (scores == -torch.inf).all(dim=-1, keepdim=True)
     return torch.log_softmax(scores.masked_fill(blind, 0.0), dim=-1).exp().masked_fill(blind, 0.0).to(query.dtype)
-
-
-class _Projections(nn.Module):
-    """The contract's parameters and checks, and what both heads' classes below share."""
-
-    def __init__(self, d_model: int, n_heads: int, *, bias: bool = True, dropout: float = 0.0) -> None:
-        super().__init__()
-        if d_model < 1 or n_heads < 1 or d_model % n_heads:
-            raise ValueError(f"{d_model} channels for {n_heads} heads")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout {dropout}")
-        self.heads, self.dropout = n_heads, dropout
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, nn.Linear(d_model, d_model, bias=bias))
-
-    def bias_of(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, real: Tensor | None, is_causal: bool
-    ) -> Tensor:
-        """All masks as one to be added, (*batch, heads, queries, keys)."""
-        width = self.out_proj.in_features
-        for x in (query, key, value):
-            if x.shape[-1] != width or x.shape[:-2] != query.shape[:-2] or x.shape[-2] not in (query.shape[-2], key.shape[-2]):
-                raise ValueError(f"{tuple(x.shape)} beside {tuple(query.shape)} for width {width}")
-        if key.shape != value.shape:
-            raise ValueError(f"key {tuple(key.shape)}, value {tuple(value.shape)}")
-        scores = (*query.shape[:-2], self.heads, query.shape[-2], key.shape[-2])
-        if mask is not None and mask.ndim not in (2, len(scores)):
-            raise ValueError(f"mask {tuple(mask.shape)} for scores {scores}")
-        if mask is not None and mask.dtype != torch.bool and not mask.is_floating_point():
-            raise TypeError(f"attn_mask is {mask.dtype}")
-        bias = torch.zeros(scores, dtype=query.dtype, device=query.device)
-        if mask is not None:
-            try:
-                added = mask.expand(scores)
-            except RuntimeError as error:
-                raise ValueError(f"mask {tuple(mask.shape)} for scores {scores}") from error
-            bias = bias.masked_fill(~added, -torch.inf) if mask.dtype == torch.bool else bias + added
-        if real is not None:
-            if real.dtype != torch.bool:
-                raise TypeError(f"key_padding_mask is {real.dtype}")
-            if real.shape != key.shape[:-1]:
-                raise ValueError(f"key_padding_mask {tuple(real.shape)} for keys {tuple(key.shape)}")
-            bias = bias.masked_fill(~real[..., None, None, :], -torch.inf)
-        if is_causal:
-            late = torch.ones(scores[-2:], dtype=torch.bool, device=query.device).triu(scores[-1] - scores[-2] + 1)
-            bias = bias.masked_fill(late, -torch.inf)
-        return bias
-
-
-@alternative(HEADS, says="one product for Q, K and V where they share an input, and PyTorch's fused operator after it")
-class FusedHeads(_Projections):
-    """The separate parameters are put together for the product."""
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
-        *,
-        attn_mask: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
-        is_causal: bool = False,
-        need_weights: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """(*batch, queries, d_model), with the weights where they are asked for."""
-        if key is None and value is not None:
-            raise ValueError(f"value {tuple(value.shape)} without key")
-        memory = query if key is None else key
-        other = memory if value is None else value
-        bias = self.bias_of(query, memory, other, attn_mask, key_padding_mask, is_causal)
-        if key is None:
-            projections = (self.q_proj, self.k_proj, self.v_proj)
-            offset = None if self.q_proj.bias is None else torch.cat([p.bias for p in projections])
-            q, k, v = F.linear(query, torch.cat([p.weight for p in projections]), offset).chunk(3, dim=-1)
-        else:
-            q, k, v = self.q_proj(query), self.k_proj(memory), self.v_proj(other)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for x in (q, k, v))
-        rate = self.dropout if self.training else 0.0
-        blind = (bias == -torch.inf).all(dim=-1, keepdim=True)
-        if need_weights:
-            weights = F.dropout(safe_softmax(q @ k.mT / math.sqrt(q.shape[-1]) + bias), rate)
-            return self.out_proj((weights @ v).transpose(-2, -3).flatten(-2)), weights
-        mixed = F.scaled_dot_product_attention(q, k, v, bias.masked_fill(blind, 0.0), dropout_p=rate)
-        return self.out_proj(mixed.masked_fill(blind, 0.0).transpose(-2, -3).flatten(-2))
-
-
-@alternative(HEADS, says="a loop over heads, each with its own rows and columns of the projections")
-class LoopOverHeads(_Projections):
-    """The textbook's way: nothing is reshaped, outputs are added up."""
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
-        *,
-        attn_mask: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
-        is_causal: bool = False,
-        need_weights: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Σ_h head_h W_O[h] + bias."""
-        if key is None and value is not None:
-            raise ValueError(f"value {tuple(value.shape)} without key")
-        memory = query if key is None else key
-        other = memory if value is None else value
-        bias = self.bias_of(query, memory, other, attn_mask, key_padding_mask, is_causal)
-        width = query.shape[-1] // self.heads
-        output, looked = 0.0, []
-        for head in range(self.heads):
-            own = slice(head * width, (head + 1) * width)
-            q, k, v = (
-                F.linear(x, p.weight[own], None if p.bias is None else p.bias[own])
-                for x, p in ((query, self.q_proj), (memory, self.k_proj), (other, self.v_proj))
-            )
-            weights = safe_softmax(q @ k.mT * width**-0.5 + bias[..., head, :, :])
-            looked.append(F.dropout(weights, self.dropout, self.training))
-            output = output + F.linear(looked[-1] @ v, self.out_proj.weight[:, own])
-        output = output if self.out_proj.bias is None else output + self.out_proj.bias
-        return (output, torch.stack(looked, dim=-3)) if need_weights else output
-
-
-# -- rotary ------------------------------------------------------------------------------------------------------------
-
-
-def checked(x: Tensor, positions: Tensor, rows: tuple[int, ...], base: float, pairing: str) -> None:
-    """What the contract refuses."""
-    if not x.is_floating_point():
-        raise TypeError(f"x is {x.dtype}")
-    if positions.is_floating_point():
-        raise TypeError(f"positions are {positions.dtype}")
-    if x.shape[-1] % 2 or x.shape[-1] == 0:
-        raise ValueError(f"head_dim {x.shape[-1]}")
-    if not 0.0 < base < math.inf or pairing not in ("halves", "interleaved"):
-        raise ValueError(f"base {base}, pairing {pairing}")
-    if positions.device.type != "meta" and (positions < 0).any():
-        raise ValueError(f"position {int(positions.min())}")
-    full = positions.ndim in (1, len(rows)) and positions.shape[-1] == rows[-1]
-    if not full or any(a not in (1, b) for a, b in zip(positions.shape[::-1], rows[::-1], strict=False)):
-        raise ValueError(f"positions {tuple(positions.shape)} for {tuple(x.shape)}")
-
-
-@alternative(ROTARY, says="complex numbers: a + ib times e^{imθ}")
-def complex_rotary(x: Tensor, positions: Tensor, *, base: float = 10000.0, pairing: str = "halves") -> Tensor:
-    """Neighbours are a complex number as they lie; halves are brought together first."""
-    checked(x, positions, x.shape[:-1], base, pairing)
-    half = x.shape[-1] // 2
-    real = x.to(wide(x.dtype))
-    real = real.unflatten(-1, (2, half)).mT if pairing == "halves" else real.unflatten(-1, (half, 2))
-    angles = positions[..., None].double() * torch.exp(torch.arange(half).double() * (-math.log(base) / half))
-    numbers = torch.view_as_complex(real.contiguous())
-    turned = torch.view_as_real(numbers * torch.polar(torch.ones_like(angles), angles).to(numbers.dtype))
-    return (turned.mT if pairing == "halves" else turned).flatten(-2).to(x.dtype)
-
-
-@lru_cache(maxsize=8)
-def _table(head_dim: int, base: float, length: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position below `length`, in float64, each written twice along the channels."""
-    angles = torch.outer(torch.arange(length).double(), base ** (-torch.arange(0, head_dim, 2).double() / head_dim))
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-@alternative(ROTARY, says="x cos + rotate_half(x) sin from a table that doubles when a position lies beyond it")
-def rotary_from_a_table(x: Tensor, positions: Tensor, *, base: float = 10000.0, pairing: str = "halves") -> Tensor:
-    """The layout of Llama in transformers; neighbours are brought to halves and back."""
-    checked(x, positions, x.shape[:-1], base, pairing)
-    length = 1 << max(8, int(positions.max()).bit_length() if positions.numel() else 0)
-    cos, sin = (table[positions.long()].to(wide(x.dtype)) for table in _table(x.shape[-1], float(base), length))
-    half = x.shape[-1] // 2
-    wider = x.to(wide(x.dtype))
-    if pairing == "interleaved":
-        wider = wider.unflatten(-1, (half, 2)).mT.flatten(-2)
-    turned = wider * cos + torch.cat((-wider[..., half:], wider[..., :half]), dim=-1) * sin
-    if pairing == "interleaved":
-        turned = turned.unflatten(-1, (2, half)).mT.flatten(-2)
-    return turned.to(x.dtype)
-
-
-@alternative(MODULE, says="a module that keeps its frequencies as a float64 array outside of its buffers")
-class FrequenciesOutside(nn.Module):
-    """What is not a buffer is not cast with the model."""
-
-    def __init__(
-        self, head_dim: int, *, base: float = 10000.0, pairing: str = "halves", max_positions: int | None = None
-    ) -> None:
-        super().__init__()
-        if head_dim < 2 or head_dim % 2 or not 0.0 < base < math.inf or pairing not in ("halves", "interleaved"):
-            raise ValueError(f"head_dim {head_dim}, base {base}, pairing {pairing}")
-        if max_positions is not None and max_positions < 1:
-            raise ValueError(f"max_positions {max_positions}")
-        self.settings = (base, pairing)
-        self.head_dim, self.end = head_dim, max_positions
-
-    def forward(self, query: Tensor, key: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Both at once, joined along the heads."""
-        for x in (query, key):
-            if x.ndim < 3 or x.shape[-1] != self.head_dim:
-                raise ValueError(f"{tuple(x.shape)} for head_dim {self.head_dim}")
-            checked(x, positions, (*x.shape[:-3], x.shape[-2]), *self.settings)
-        if self.end is not None and positions.numel() and int(positions.max()) >= self.end:
-            raise ValueError(f"position {int(positions.max())} of {self.end}")
-        base, pairing = self.settings
-        half = self.head_dim // 2
-        theta = torch.tensor([base ** (-j / half) for j in range(half)], dtype=torch.float64, device=positions.device)
-        angles = (positions[..., None] * theta)[..., None, :, :] if positions.ndim > 1 else positions[:, None] * theta
-        return self._turn(query, angles, pairing), self._turn(key, angles, pairing)
-
-    def _turn(self, x: Tensor, angles: Tensor, pairing: str) -> Tensor:
-        pairs = x.to(wide(x.dtype)).unflatten(-1, (2, -1) if pairing == "halves" else (-1, 2))
-        a, b = pairs.unbind(-2 if pairing == "halves" else -1)
-        cos, sin = angles.cos().to(a.dtype), angles.sin().to(a.dtype)
-        turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-2 if pairing == "halves" else -1)
-        return turned.flatten(-2).to(x.dtype)

@@ -108,6 +108,7 @@ def test_backward_equals_the_oracle(weighted, ignore_index, reduction, label_smo
         reduction=reduction,
         label_smoothing=label_smoothing,
         within=1e-12,
+        upcast=True,
     )
 
 

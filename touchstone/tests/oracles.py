@@ -87,13 +87,13 @@ def rotary_backward(grad, x, positions, *, base=10000.0):
     return rotary(grad, -positions, base=base)
 
 
-def two_layers(x, *, weights, slope=0.1):
+def two_layers(x, *, weights, width, slope=0.1):
     hidden = x @ weights["first.weight"].T + weights["first.bias"]
     bent = np.where(hidden > 0, hidden, slope * hidden)
     return {"hidden": hidden, "out": bent @ weights["second.weight"].T, "rank": np.argsort(hidden, axis=-1)}
 
 
-def two_layers_backward(grad, x, *, weights, slope=0.1):
+def two_layers_backward(grad, x, *, weights, slope):
     hidden = x @ weights["first.weight"].T + weights["first.bias"]
     d = grad["hidden"] + grad["out"] @ weights["second.weight"] * np.where(hidden > 0, 1.0, slope)
     bent = np.where(hidden > 0, hidden, slope * hidden)

@@ -67,7 +67,7 @@ def test_the_example_passes(changed_house: Path, impl: str):
 
 
 def test_the_examples_mutants_are_refused(changed_house: Path):
-    run(changed_house, TEST, "--mutants")
+    run(changed_house, "spec", "--unit", "karpathy/week02/softshrink", "--mutants")
     killed = {
         record["name"]: record["state"]
         for file in (changed_house / ".touchstone" / "records").glob("*.jsonl")

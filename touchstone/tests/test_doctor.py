@@ -36,7 +36,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_bare_machine_gets_answers_and_commands(bare: None):
     findings = doctor.report()
-    for topic in ("c++ compiler", "network", "browser", "git", "make", "actionlint"):
+    for topic in ("c++ compiler", "network", "browser", "git", "make"):
         found = of(findings, topic)
         assert not found.ok, topic
         assert found.command, topic

@@ -67,7 +67,10 @@ def test_accepts_what_is_right(f, inputs):
 
 
 def test_tighter_than_asked_for_on_smooth_functions():
-    assert max(c.error for c in check_gradients(attention, [normal(2, 5, 4, seed=s) for s in range(3)], within=1e-9)) < 1e-9
+    assert (
+        max(c.error for c in check_gradients(attention, [normal(2, 5, 4, seed=s) for s in range(3)], within=1e-9))
+        < 1e-9
+    )
 
 
 def test_a_module_and_its_parameters():
@@ -162,11 +165,11 @@ def test_says_when_it_cannot_tell():
 def test_refuses_what_it_cannot_check():
     with pytest.raises(TypeError, match=r"inputs\[0\] is torch.float32: finite differences need float64"):
         check_gradients(torch.exp, [torch.randn(3)])
-    with pytest.raises(TypeError, match="gave torch.float32 for float64"):
+    with pytest.raises(TypeError, match=r"gave torch\.float32 for float64"):
         check_gradients(lambda x: x.float(), [normal(3)])
     with pytest.raises(ValueError, match="no floating tensor"):
         check_gradients(lambda x: x, [torch.arange(3)])
-    with pytest.raises(ValueError, match="within=0.5"):
+    with pytest.raises(ValueError, match=r"within=0\.5"):
         check_gradients(torch.exp, [normal(3)], within=0.5)
     with pytest.raises(ValueError, match="cotangent has shapes"):
         check_gradients(torch.exp, [normal(3)], cotangent=normal(4))

@@ -25,7 +25,21 @@ def normal(*shape, seed=0):
 @pytest.mark.parametrize("precision", HALF)
 def test_rounds_as_torch_does(precision):
     rng = np.random.default_rng(0)
-    special = [np.inf, -np.inf, np.nan, 0.0, -0.0, 65519.0, 65520.0, 3.4e38, 1e-8, 2.0**-24, 2.0**-25, 2.0**-133, 1.0039063]
+    special = [
+        np.inf,
+        -np.inf,
+        np.nan,
+        0.0,
+        -0.0,
+        65519.0,
+        65520.0,
+        3.4e38,
+        1e-8,
+        2.0**-24,
+        2.0**-25,
+        2.0**-133,
+        1.0039063,
+    ]
     values = np.concatenate([rng.normal(size=20000) * 10.0 ** rng.integers(-9, 9, 20000), special]).astype(np.float32)
     want = torch.from_numpy(values).to(HALF[precision]).float().numpy()
     np.testing.assert_array_equal(round_to(values, precision), want)
@@ -96,7 +110,16 @@ def test_every_floating_result_is_rounded(precision):
 
 def test_integers_and_booleans_stay():
     x = Rounded(normal(3, 5), "bfloat16")
-    results = (x > 0, x.argmax(-1), np.argsort(x), x.argsort(), x.astype(int), np.isnan(x), (x > 0).sum(), np.sign(x) == 1)
+    results = (
+        x > 0,
+        x.argmax(-1),
+        np.argsort(x),
+        x.argsort(),
+        x.astype(int),
+        np.isnan(x),
+        (x > 0).sum(),
+        np.sign(x) == 1,
+    )
     for result in results:
         assert not isinstance(result, Rounded)
         assert result.dtype.kind in "bi"
@@ -276,7 +299,13 @@ def test_infinities_and_nan():
     options = {"dtype": "float32"}
     assert judge(cast(want, "float32"), want, base, allow_inf=True, **options).ok
     assert "allow_inf" in judge(cast(want, "float32"), want, base, **options).reason
-    for bad in ([1.0, np.inf, 2.0], [1.0, np.nan, 2.0], [1.0, -3e38, 2.0], [-np.inf, -np.inf, 2.0], [np.nan, -np.inf, 2.0]):
+    for bad in (
+        [1.0, np.inf, 2.0],
+        [1.0, np.nan, 2.0],
+        [1.0, -3e38, 2.0],
+        [-np.inf, -np.inf, 2.0],
+        [np.nan, -np.inf, 2.0],
+    ):
         verdict = judge(torch.tensor(bad), want, base, allow_inf=True, **options)
         assert "not finite as promised" in verdict.reason
         assert verdict.margin == float("inf")
@@ -352,13 +381,16 @@ RIGHT = [
     online,
 ]
 WRONG = [
-    lambda x: torch.softmax(x, -1) * 1.03,
+    lambda x: torch.softmax(x, -1) * 1.04,  # bfloat16 stores 1.031 as what may well be 1.029
     lambda x: torch.softmax(x, 0),
+    lambda x: torch.log_softmax(x, -1),
+    lambda x: torch.zeros_like(x),
+]
+SLIGHTLY_WRONG = [  # in half precision these can be within rounding: small effects have to be made large there
+    lambda x: torch.softmax(x, -1) * 1.01,
     lambda x: torch.softmax(x * 1.1, -1),
     lambda x: shares(x.exp() + 0.1),
     lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True)),
-    lambda x: torch.log_softmax(x, -1),
-    lambda x: torch.zeros_like(x),
 ]
 
 
@@ -370,7 +402,7 @@ def test_several_right_softmaxes_pass_and_wrong_ones_do_not(precision):
         for number, right in enumerate(RIGHT):
             verdict = judge(right(x), want, baseline, dtype=precision, conditioning=around)
             assert verdict.ok, (seed, number, verdict)
-        for number, wrong in enumerate(WRONG):
+        for number, wrong in enumerate(WRONG + ([] if precision in HALF else SLIGHTLY_WRONG)):
             verdict = judge(wrong(x), want, baseline, dtype=precision, conditioning=around)
             assert not verdict.ok, (seed, number, verdict)
 
@@ -379,5 +411,7 @@ def test_conditioning_sees_cancellation_on_the_way():
     """A gradient of a saturated softmax: p (g − Σ g p) cancels, and moving only the inputs does not show it."""
     x, grad = normal(1, 8, seed=3) * 10, normal(1, 8, seed=4)
     want, _, around = runs(oracles.softmax_backward, (grad, x), "float32")
-    moved = [oracles.softmax_backward(grad, x * (1 + EPS["float32"] / 2 * np.sign(normal(1, 8, seed=s)))) for s in range(4)]
+    moved = [
+        oracles.softmax_backward(grad, x * (1 + EPS["float32"] / 2 * np.sign(normal(1, 8, seed=s)))) for s in range(4)
+    ]
     assert max(np.abs(each - want).max() for each in around) > 10 * max(np.abs(each - want).max() for each in moved)

@@ -7,5 +7,5 @@ DEVIATIONS: dict[str, str] = {
     "sprints/day001/softmax-crossentropy-gradient#robustness": "a mean over nothing but ignored targets is NaN in torch",
     "karpathy/week02/losses#robustness-2": "a mean over nothing but ignored targets is NaN in torch",
     "sprints/day017/stable-logsoftmax#property": "torch's softmax of all −∞, and of +∞, is NaN",
-    "sprints/day018/crossentropy-manual-gradient#robustness": "torch accepts label_smoothing=1.0",
+    "sprints/day018/crossentropy-manual-gradient#robustness": "torch takes 1 for a label smoothing, and reads a negative one or NaN as none",
 }

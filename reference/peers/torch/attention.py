@@ -60,8 +60,10 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"torch asks for embed_dim divisible by num_heads, got {d_model} and {n_heads}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, nn.Linear(d_model, d_model, bias=bias))
+        self.q_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.k_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.v_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
         with torch.device("meta"):  # a form to pour our weights into; in a tuple, so that it registers nothing
             self._peer = (nn.MultiheadAttention(d_model, n_heads, dropout=dropout, bias=bias, batch_first=True),)
 
@@ -85,7 +87,8 @@ class MultiHeadAttention(nn.Module):
         peer = self._peer[0].train(self.training)
         batch, heads = query.shape[:-2], peer.num_heads
         shape = (*batch, heads, query.shape[-2], key.shape[-2])
-        if value.shape[:-1] != key.shape[:-1] or key.shape[:-2] != batch or {query.shape[-1], key.shape[-1], value.shape[-1]} != {peer.embed_dim}:
+        widths = {x.shape[-1] for x in (query, key, value)}
+        if value.shape[:-1] != key.shape[:-1] or key.shape[:-2] != batch or widths != {peer.embed_dim}:
             raise ValueError(
                 f"refused: query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)} "
                 f"for width {peer.embed_dim}"
@@ -94,29 +97,29 @@ class MultiHeadAttention(nn.Module):
             raise TypeError(f"key_padding_mask must be boolean, got {key_padding_mask.dtype}")
         if key_padding_mask is not None and key_padding_mask.shape != key.shape[:-1]:
             raise ValueError(f"key_padding_mask {tuple(key_padding_mask.shape)} does not fit key {tuple(key.shape)}")
-        if attn_mask is not None and attn_mask.ndim not in (2, len(shape)):
+        if attn_mask is not None and (attn_mask.ndim not in (2, len(shape)) or not _expands(attn_mask, shape)):
             raise ValueError(f"attn_mask {tuple(attn_mask.shape)} does not fit the scores {shape}")
 
         mask, dead = None, None
         if attn_mask is not None or key_padding_mask is not None or is_causal:
-            seen = torch.ones((), dtype=torch.bool) if attn_mask is None else attn_mask
+            seen = torch.ones((), dtype=torch.bool, device=query.device) if attn_mask is None else attn_mask
             if key_padding_mask is not None:
                 real = key_padding_mask[..., None, None, :]
                 seen = seen & real if seen.dtype == torch.bool else torch.where(real, seen, -torch.inf)
             mask, dead = _open(_joined(seen, is_causal, shape))
-            mask = mask.expand(shape).reshape(-1, *shape[-2:])
+            mask = mask.expand(shape).flatten(0, -3)
             mask = ~mask if mask.dtype == torch.bool else mask
         output, weights = torch.func.functional_call(
             peer,
             self._packed(),
-            tuple(x.reshape(-1, *x.shape[-2:]) for x in (query, key, value)),
+            tuple(x.flatten(0, -3) if batch else x[None] for x in (query, key, value)),
             {"attn_mask": mask, "need_weights": need_weights, "average_attn_weights": False},
         )
         output = output.reshape(*batch, *output.shape[-2:])
         if dead is not None:
-            if bool((dead.any(-3) != dead.all(-3)).any()):
+            if not dead.is_meta and bool((dead.any(-3) != dead.all(-3)).any()):
                 raise NotImplementedError("nn.MultiheadAttention gives NaN when one head of several sees no key")
-            nothing = 0.0 if self.out_proj.bias is None else self.out_proj.bias
+            nothing = output.new_zeros(()) if self.out_proj.bias is None else self.out_proj.bias
             output = torch.where(dead[..., 0, :, :], nothing, output)
         if not need_weights:
             return output
@@ -141,6 +144,14 @@ def _check_types(attn_mask: Tensor | None, **inputs: Tensor) -> None:
             raise ValueError(f"{name} must be (*batch, length, width), got {tuple(tensor.shape)}")
     if attn_mask is not None and attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
         raise TypeError(f"attn_mask must be boolean or floating, got {attn_mask.dtype}")
+
+
+def _expands(mask: Tensor, shape: tuple[int, ...]) -> bool:
+    try:
+        mask.expand(shape)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _lower_right(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -24,8 +24,10 @@ class MultiHeadAttention(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         self.d_model, self.n_heads, self.dropout = d_model, n_heads, dropout
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, nn.Linear(d_model, d_model, bias=bias))
+        self.q_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.k_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.v_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
 
     def forward(
         self,
@@ -44,21 +46,22 @@ class MultiHeadAttention(nn.Module):
         if value is not None and value is not key:
             raise NotImplementedError("GPT-2 projects keys and values from one input")
         memory = query if key is None else key
+        if not query.numel():
+            raise NotImplementedError("GPT-2 cannot reshape an input without tokens")
         self._check(query, memory, attn_mask, key_padding_mask)
         batch = query.shape[:-2]
         shape = (*batch, self.n_heads, query.shape[-2], memory.shape[-2])
         bias, dead = self._bias(shape, query, attn_mask, key_padding_mask, is_causal)
         peer = _gpt2(self.d_model, self.n_heads, self.dropout, key is not None, need_weights).train(self.training)
-        flat = [x.reshape(-1, *x.shape[-2:]) for x in (query, memory)]
-        # GPT-2 passes `dropout` on to the fused operator only where no weights are wanted: both roads see the same mask.
+        flat = [(x.flatten(0, -3) if batch else x[None]).contiguous() for x in (query, memory)]  # GPT-2 views them
         extra = {} if key is None else {"encoder_hidden_states": flat[1], "encoder_attention_mask": bias}
         output, weights = torch.func.functional_call(
             peer, self._packed(key is not None), (flat[0],), {"attention_mask": bias, **extra}
         )
         output = output.reshape(*batch, *output.shape[-2:])
-        if bool((dead.any(-3) != dead.all(-3)).any()):
+        if not dead.is_meta and bool((dead.any(-3) != dead.all(-3)).any()):
             raise NotImplementedError("GPT-2 gives NaN when one head of several sees no key")
-        nothing = 0.0 if self.out_proj.bias is None else self.out_proj.bias
+        nothing = output.new_zeros(()) if self.out_proj.bias is None else self.out_proj.bias
         output = torch.where(dead[..., 0, :, :], nothing, output)
         return (output, weights.reshape(shape).masked_fill(dead, 0.0)) if need_weights else output
 
@@ -85,10 +88,10 @@ class MultiHeadAttention(nn.Module):
         is_causal: bool,
     ) -> tuple[Tensor, Tensor]:
         """All masks as one to be added, (rows, heads, queries, keys), with dead rows opened; and those rows."""
-        bias = torch.zeros((), dtype=query.dtype)
+        bias = torch.zeros((), dtype=query.dtype, device=query.device)
         if attn_mask is not None:
-            added = attn_mask.dtype != torch.bool
-            bias = attn_mask.to(query.dtype) if added else bias.expand(attn_mask.shape).masked_fill(~attn_mask, -torch.inf)
+            bias = bias.expand(attn_mask.shape)
+            bias = bias.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else bias + attn_mask
         try:
             bias = bias.expand(shape)
         except RuntimeError as error:
@@ -96,10 +99,11 @@ class MultiHeadAttention(nn.Module):
         if key_padding_mask is not None:
             bias = bias.masked_fill(~key_padding_mask[..., None, None, :], -torch.inf)
         if is_causal:
-            late = torch.ones(shape[-2:], dtype=torch.bool).triu(shape[-1] - shape[-2] + 1)
+            late = torch.ones(shape[-2:], dtype=torch.bool, device=query.device).triu(shape[-1] - shape[-2] + 1)
             bias = bias.masked_fill(late, -torch.inf)
         dead = (bias == -torch.inf).all(dim=-1, keepdim=True)
-        return bias.masked_fill(dead, 0.0).reshape(-1, *shape[-3:]), dead
+        opened = bias.masked_fill(dead, 0.0)
+        return (opened.flatten(0, -4) if len(shape) > 3 else opened[None]), dead
 
     def _packed(self, cross: bool) -> dict[str, Tensor]:
         """Our parameters under GPT-2's names: Conv1D holds its weight the other way round and always has a bias."""
@@ -126,8 +130,10 @@ def _gpt2(d_model: int, n_heads: int, dropout: float, cross: bool, need_weights:
 def apply_rotary(x: Tensor, positions: Tensor, *, base: float = 10000.0, pairing: str = "halves") -> Tensor:
     """Llama's `apply_rotary_pos_emb` for halves, GPT-J's for interleaved pairs, on a table made in float64."""
     _check_rotary(x, positions, x.shape[:-1], base, pairing)
-    rows = positions.expand(x.shape[:-1]).reshape(-1, x.shape[-2])
-    return _rotate(x.reshape(-1, *x.shape[-2:]), rows, base, pairing).reshape(x.shape)
+    rows, flat = positions.expand(x.shape[:-1]), x
+    if x.ndim != 3:
+        rows, flat = (y[None] if x.ndim == 2 else y.flatten(0, x.ndim - 3) for y in (rows, x))
+    return _rotate(flat, rows, base, pairing).reshape(x.shape)
 
 
 class RotaryEmbedding(nn.Module):
@@ -158,7 +164,7 @@ class RotaryEmbedding(nn.Module):
 def _rotate(x: Tensor, positions: Tensor, base: float, pairing: str) -> Tensor:
     """x (rows, seq, d) by positions (rows, seq), in float32 at least."""
     wide = x if x.dtype == torch.float64 else x.float()
-    angles = positions[..., None] * base ** (-torch.arange(0, x.shape[-1], 2, dtype=torch.float64) / x.shape[-1])
+    angles = positions[..., None] * _frequencies(x, base)
     cos, sin = angles.cos().to(wide.dtype), angles.sin().to(wide.dtype)
     if pairing == "halves":
         from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as of_llama
@@ -168,6 +174,11 @@ def _rotate(x: Tensor, positions: Tensor, base: float, pairing: str) -> Tensor:
     from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb as of_gptj
 
     return of_gptj(wide[:, :, None], sin, cos)[:, :, 0].to(x.dtype)
+
+
+def _frequencies(x: Tensor, base: float) -> Tensor:
+    exponents = torch.arange(0, x.shape[-1], 2, dtype=torch.float64, device=x.device) / -x.shape[-1]
+    return base**exponents
 
 
 def _check_settings(head_dim: int, base: float, pairing: str) -> None:
@@ -187,7 +198,7 @@ def _check_rotary(x: Tensor, positions: Tensor, rows: tuple[int, ...], base: flo
     if x.ndim < 2:
         raise ValueError(f"x must be (*batch, seq, head_dim), got {tuple(x.shape)}")
     _check_settings(x.shape[-1], base, pairing)
-    if positions.numel() and int(positions.min()) < 0:
+    if not positions.is_meta and positions.numel() and int(positions.min()) < 0:
         raise ValueError(f"positions must not be negative, got {int(positions.min())}")
     own = tuple(positions.shape)
     sizes = zip(reversed(own), reversed(rows), strict=False)

@@ -1,0 +1,440 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from touchstone.calls import Call, copy_tensor
+from touchstone.parity import Parity, snake_case
+from touchstone.replay import Case, replay_inputs, save_case
+from touchstone.tests import oracles
+
+DTYPES = ["float64", "float32", "bfloat16", "float16"]
+
+
+class Space:
+    """A namespace as `touchstone.implementations` gives it, made of a dictionary."""
+
+    label = "mine"
+
+    def __init__(self, things, declared=None):
+        self.things = things
+        self.told = declared or {}
+
+    def __getitem__(self, name):
+        return self.things[name]
+
+    def has(self, name):
+        return name in self.things
+
+    def declared(self, name):
+        return self.told
+
+    def layer(self, name):
+        return "mine"
+
+
+ORACLE = Space({f"r.{name}": value for name, value in vars(oracles).items() if callable(value)})
+
+
+def parity_of(declared=None, **options):
+    """(name → subject) → a parity object that holds them to the small oracles."""
+
+    def make(**things):
+        return Parity(
+            Space({f"r.{k}": v for k, v in things.items()}, declared), ORACLE, nodeid="spec/x.py::t", **options
+        )
+
+    return make
+
+
+def normal(*shape, seed=0, dtype="float64", scale=1.0):
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+    return values.to(getattr(torch, dtype))
+
+
+def attention(query, key, value, *, is_causal=False, scale=None):
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        queries, keys = scores.shape[-2:]
+        allowed = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+        scores = scores.masked_fill(~allowed, -torch.inf)
+    return scores.softmax(-1) @ value
+
+
+def scaled_by_d(query, key, value, *, is_causal=False, scale=None):
+    return attention(query, key, value, is_causal=is_causal, scale=1 / query.shape[-1])
+
+
+def never_causal(query, key, value, *, is_causal=False, scale=None):
+    return attention(query, key, value, scale=scale)
+
+
+def detached_keys(query, key, value, *, is_causal=False, scale=None):
+    return attention(query, key.detach() + 0 * key, value, is_causal=is_causal, scale=scale)
+
+
+MUTANTS = [
+    ("scaled_by_d", "divides by d, not by √d", scaled_by_d),
+    ("never_causal", "ignores is_causal", never_causal),
+    ("detached_keys", "does not differentiate the keys", detached_keys),
+]
+
+
+def qkv(dtype="float32"):
+    return normal(2, 5, 8, dtype=dtype), normal(2, 7, 8, seed=1, dtype=dtype), normal(2, 7, 3, seed=2, dtype=dtype)
+
+
+def rotary(x, positions, *, base=10000.0):
+    half = x.shape[-1] // 2
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    angles = positions[:, None].to(wide) * base ** (-torch.arange(half, dtype=wide) / half)
+    one, two = x.chunk(2, -1)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return torch.cat([one * cos - two * sin, two * cos + one * sin], -1)
+
+
+def rotary_in_half_angles(x, positions, *, base=10000.0):
+    half = x.shape[-1] // 2
+    angles = (positions[:, None] * base ** (-torch.arange(half) / half)).to(x.dtype)
+    one, two = x.chunk(2, -1)
+    return torch.cat([one * angles.cos() - two * angles.sin(), two * angles.cos() + one * angles.sin()], -1)
+
+
+def layer_norm(x, weight=None, bias=None, eps=1e-5):
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+class LayerNorm(torch.nn.Module):
+    def __init__(self, width, eps=1e-5):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(width))
+        self.bias = torch.nn.Parameter(torch.randn(width))
+        self.eps = eps
+
+    def forward(self, x):
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class TwoLayers(torch.nn.Module):
+    def __init__(self, width, slope=0.1):
+        super().__init__()
+        self.first = torch.nn.Linear(width, 6)
+        self.second = torch.nn.Linear(6, 2, bias=False)
+        self.slope = slope
+
+    def forward(self, x):
+        hidden = self.first(x)
+        out = self.second(torch.nn.functional.leaky_relu(hidden, self.slope))
+        return {"hidden": hidden, "out": out, "rank": hidden.argsort(-1)}
+
+
+def test_names():
+    names = ["MultiHeadAttention", "GELU", "KVCache", "LayerNorm", "GPT", "softmax", "Conv2d"]
+    wanted = ["multi_head_attention", "gelu", "kv_cache", "layer_norm", "gpt", "softmax", "conv2d"]
+    assert [snake_case(name) for name in names] == wanted
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_accepts_what_is_right(dtype):
+    recorded = []
+    parity = parity_of(record=lambda *row: recorded.append(row))(
+        attention=attention,
+        rotary=rotary,
+        softmax=torch.softmax,
+        layer_norm=layer_norm,
+        cross_entropy=torch.nn.functional.cross_entropy,
+        gelu=lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    )
+    for options in ({}, {"is_causal": True}, {"scale": 0.3}):
+        parity("r.attention", *qkv(dtype), gradients=True, within=1e-12, **options)
+    parity("r.rotary", normal(3, 6, 8, dtype=dtype), torch.tensor([0, 1, 7, 500, 4097, 31]), gradients=True)
+    parity("r.rotary", normal(4, 8, dtype=dtype), torch.arange(4), base=500, gradients=True)
+    parity("r.softmax", normal(3, 40, dtype=dtype, scale=2), -1, gradients=True, upcast=True)
+    weight, bias = normal(16, seed=1, dtype=dtype), normal(16, seed=2, dtype=dtype)
+    parity("r.layer_norm", normal(4, 16, dtype=dtype), weight, bias, gradients=True)
+    parity("r.layer_norm", normal(4, 16, dtype=dtype), gradients=True, eps=0.1)
+    parity("r.cross_entropy", normal(8, 11, dtype=dtype), torch.arange(8), gradients=True)
+    parity("r.gelu", normal(5, 9, dtype=dtype), gradients=True)
+    assert len(recorded) == 20
+    assert all(0 <= value <= limit for _, value, _, limit in recorded)
+    assert {name.rsplit(" ", 2)[-1] for name, *_ in recorded} == {"error/allowed", "scale"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_modules_with_given_weights(dtype):
+    weights = {"weight": normal(6, dtype=dtype), "bias": normal(6, seed=1, dtype=dtype)}
+    parity = parity_of()(LayerNorm=LayerNorm, TwoLayers=TwoLayers)
+    init = {"width": 6, "eps": 0.1}
+    parity("r.LayerNorm", normal(4, 6, seed=2, dtype=dtype), init=init, weights=weights, gradients=True)
+    if dtype in ("bfloat16", "float16"):
+        return  # argsort of rounded values is not that of the exact ones
+    shapes = {"first.weight": (6, 5), "first.bias": (6,), "second.weight": (2, 6)}
+    weights = {name: normal(*shape, seed=len(name), dtype=dtype) for name, shape in shapes.items()}
+    x = normal(4, 5, seed=2, dtype=dtype)
+    parity("r.TwoLayers", x, init={"width": 5, "slope": 0.3}, weights=weights, gradients=True)
+    parity("r.TwoLayers", x, init={"width": 5, "slope": 0.3}, weights=weights, call=called_twice, gradients=True)
+    with pytest.raises(TypeError, match="depth"):  # the oracle has to know what the constructor was given
+        parity("r.TwoLayers", x, init={"width": 5, "depth": 2}, weights=weights)
+
+
+def called_twice(subject, x):
+    subject(x + 1)
+    return subject(x)
+
+
+def failure(parity, *arguments, **options):
+    with pytest.raises(AssertionError) as caught:
+        parity(*arguments, **options)
+    return str(caught.value)
+
+
+def test_a_failure_explains_itself(tmp_path):
+    parity = parity_of(
+        seed=7,
+        law="sprints/day001/attention#parity: equals the definition",
+        failures_dir=tmp_path,
+        mutants=lambda name: MUTANTS,
+    )(attention=lambda *args, **kwargs: scaled_by_d(*args, **kwargs))
+    said = failure(parity, "r.attention", *qkv("bfloat16"), is_causal=True, within=1e-12)
+    for part in (
+        "result: error",
+        "r.attention (layer mine)",
+        "sprints/day001/attention#parity: equals the definition",
+        "that bfloat16 allows; worst at [",
+        "bfloat16 (2, 5, 8), bfloat16 (2, 7, 8), bfloat16 (2, 7, 3), is_causal=True",
+        "seed       7",
+        "on 3 inputs it behaves like `scaled_by_d`: divides by d, not by √d",
+        "from touchstone import load, replay_inputs",
+    ):
+        assert part in said
+    assert "never_causal" not in said
+
+
+@pytest.mark.parametrize(("name", "sentence", "subject"), MUTANTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_mutant_is_refused_and_named(name, sentence, subject, dtype):
+    def other_order(query, key, value, **options):
+        return subject(query * 1.0, key, value + 0, **options).contiguous()
+
+    parity = parity_of(mutants=lambda _: MUTANTS)(attention=other_order)
+    said = failure(parity, "r.attention", *qkv(dtype), is_causal=True, gradients=True)
+    assert f"`{name}`: {sentence}" in said
+    assert said.count("`") == 2
+
+
+def test_diagnosis_is_silent_or_says_why():
+    quiet = parity_of(mutants=lambda _: MUTANTS)(attention=lambda q, k, v: attention(q, k, v) * 1.5)
+    assert "diagnosis" not in failure(quiet, "r.attention", *qkv())
+    tied = [*MUTANTS, ("twin", "is the same mistake", scaled_by_d)]
+    assert "√d; or like `twin`" in failure(
+        parity_of(mutants=lambda _: tied)(attention=scaled_by_d), "r.attention", *qkv(), gradients=True
+    )
+
+    def broken(name):
+        raise RuntimeError("the mutants do not load")
+
+    said = failure(parity_of(mutants=broken)(attention=scaled_by_d), "r.attention", *qkv())
+    assert "(no diagnosis: RuntimeError: the mutants do not load)" in said
+
+    def raises(*args, **kwargs):
+        raise RuntimeError("a mutant that breaks")
+
+    known = [("breaks", "raises", raises), *MUTANTS]
+    said = failure(parity_of(mutants=lambda _: known)(attention=scaled_by_d), "r.attention", *qkv())
+    assert "`scaled_by_d`" in said
+    assert "breaks" not in said
+
+
+def test_mistakes_of_half_precision_are_diagnosed_there():
+    mutants = [("half_angles", "makes the angles in half precision", rotary_in_half_angles)]
+    parity = parity_of(mutants=lambda _: mutants)(rotary=rotary_in_half_angles)
+    parity("r.rotary", normal(4, 8, dtype="float32"), torch.arange(4) * 1001)
+    said = failure(parity, "r.rotary", normal(4, 8, dtype="bfloat16"), torch.arange(4) * 1001)
+    assert "`half_angles`" in said
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_are_held_too(dtype):
+    x, weight, bias = normal(4, 6, dtype=dtype), normal(6, seed=1, dtype=dtype), normal(6, seed=2, dtype=dtype)
+    said = failure(
+        parity_of()(layer_norm=lambda x, w, b: layer_norm(x, w, b.detach())),
+        "r.layer_norm",
+        x,
+        weight,
+        bias,
+        gradients=True,
+    )
+    assert "gradient of bias: there is none: autograd has no path to it" in said
+    said = failure(
+        parity_of()(layer_norm=lambda x, w, b: layer_norm(x, w.detach() + 0 * w, b)),
+        "r.layer_norm",
+        *(x, weight, bias),
+        gradients=True,
+    )
+    assert "gradient of weight: error" in said
+    assert "gradient of x" not in said
+    no_graph = parity_of()(softmax=lambda x: torch.softmax(x, -1).detach())
+    assert "gradient of x: there is none" in failure(no_graph, "r.softmax", x, gradients=True)
+    no_graph("r.softmax", x)
+
+
+def test_the_road_taken_when_gradients_are_asked_for_is_held_too():
+    def two_roads(x):
+        return torch.softmax(x, -1) * (1.1 if x.requires_grad else 1.0)
+
+    parity = parity_of()(softmax=two_roads)
+    parity("r.softmax", normal(3, 4))
+    assert "result when gradients are asked for: error" in failure(parity, "r.softmax", normal(3, 4), gradients=True)
+
+
+def test_inputs_are_the_callers_and_arrive_as_they_were():
+    seen = {}
+
+    def writes(x, dim=-1):
+        seen["strides"], seen["requires"] = x.stride(), x.requires_grad
+        result = torch.softmax(x, dim)
+        x[..., 0] = 0.0
+        return result
+
+    x = normal(6, 10)[::2, 1::3]
+    kept = x.clone()
+    said = failure(parity_of()(softmax=writes), "r.softmax", x)
+    assert "input [0] was changed by the call" in said
+    assert torch.equal(x, kept)
+    assert seen == {"strides": (20, 3), "requires": False}
+    for given in (x, normal(3, 1).expand(3, 4), normal(4, 3).T, normal(2, 0), normal(3)[1:]):
+        twin = copy_tensor(given)
+        assert twin.stride() == given.stride()
+        assert torch.equal(twin, given)
+        assert not given.numel() or twin.data_ptr() != given.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        (lambda x: torch.softmax(x, -1).double(), "dtype float64, not float32"),
+        (lambda x: torch.softmax(x, -1).T, "shape (4, 3), not (3, 4)"),
+        (lambda x: (torch.softmax(x, -1),), "result is missing: result[0] came back"),
+        (lambda x: None, "a NoneType, not a floating tensor"),
+        (lambda x: torch.full_like(x, torch.nan), "not finite as promised"),
+        (lambda x: torch.zeros_like(x), "error"),
+        (lambda x: torch.softmax(x.bfloat16(), -1).float(), "that float32 allows"),
+        (lambda x: torch.softmax(x, -1) * 1.0001, "that float32 allows"),
+    ],
+)
+def test_refuses_what_is_not_promised(subject, reason):
+    assert reason in failure(parity_of()(softmax=subject), "r.softmax", normal(3, 4, dtype="float32"))
+
+
+def test_a_declared_precision_is_the_measure():
+    def half_inside(x, dim=-1):
+        return torch.softmax(x.bfloat16(), dim).float()
+
+    x = normal(3, 40, dtype="float32")
+    parity_of({"precision": "bfloat16"})(softmax=half_inside)("r.softmax", x, gradients=True)
+    failure(parity_of({"precision": "tf32"})(softmax=half_inside), "r.softmax", x)
+    failure(parity_of()(softmax=half_inside), "r.softmax", x)
+    failure(parity_of({"precision": "bfloat16"})(softmax=lambda x: half_inside(x) * 1.05), "r.softmax", x)
+
+
+def test_exact_results():
+    def ones(queries, device=None):
+        return torch.ones(queries, queries, dtype=torch.bool).tril()
+
+    parity = parity_of()(mask=ones)
+    parity("r.mask", 4)
+    parity("r.mask", 4, device=None)
+    one_more = parity_of()(mask=lambda n: ones(n) | (torch.arange(n * n).view(n, n) == 1))
+    assert "1 of 16 values differ; worst at [0, 1]: got 1, want 0" in failure(one_more, "r.mask", 4)
+    assert "dtype float32, not bool" in failure(parity_of()(mask=lambda n: ones(n).float()), "r.mask", 4)
+    assert "dtype int64, not bool" in failure(parity_of()(mask=lambda n: ones(n).long()), "r.mask", 4)
+
+
+def test_parameter_names_and_shapes_are_the_contracts():
+    weights = {"weight": normal(6), "beta": normal(6)}
+    parity = parity_of()(LayerNorm=LayerNorm)
+    with pytest.raises(TypeError, match="beta"):
+        parity("r.LayerNorm", normal(4, 6), init={"width": 6}, weights=weights)
+    said = failure(parity, "r.LayerNorm", normal(4, 6), init={"width": 6}, weights={"weight": normal(6)})
+    assert "only here: ['bias']" in said
+    said = failure(
+        parity, "r.LayerNorm", normal(4, 6), init={"width": 7}, weights={"weight": normal(6), "bias": normal(6)}
+    )
+    assert "parameter weight is (7,), the contract gives (6,)" in said
+
+
+def test_without_an_oracle_nothing_is_held():
+    parity = parity_of()(other=torch.exp, mask=torch.exp)
+    with pytest.raises(LookupError, match=r"no oracle for r.other: looked for r.other"):
+        parity("r.other", normal(3))
+    with pytest.raises(LookupError, match=r"the oracle has no r\.mask_backward"):
+        parity("r.mask", 3, gradients=True)
+    parity_of()(other=torch.softmax)("r.other", normal(3), -1, against="r.softmax")
+
+
+def test_what_the_subject_raises_is_not_caught():
+    def todo(x):
+        raise NotImplementedError("softmax")
+
+    with pytest.raises(NotImplementedError):
+        parity_of()(softmax=todo)("r.softmax", normal(3))
+
+
+def test_infinities_pass_only_where_allowed():
+    parity = parity_of()(log_softmax=lambda x: torch.log_softmax(x, -1))
+    x = torch.tensor([[1.0, -torch.inf, 0.5], [0.0, 1.0, 2.0]])
+    parity("r.log_softmax", x, allow_inf=True)
+    assert "allow_inf was not given" in failure(parity, "r.log_softmax", x)
+
+
+def test_the_snippet_repeats_the_failure_in_a_fresh_interpreter(tmp_path):
+    parity = parity_of(failures_dir=tmp_path)(attention=scaled_by_d)
+    said = failure(parity, "r.attention", *qkv("bfloat16"), is_causal=True, gradients=True)
+    code = said.split("paste into Python:\n")[1].replace("load('r.attention', 'mine')", "scaled_by_d")
+    path = tmp_path / "subject.py"
+    path.write_text(
+        "def scaled_by_d(query, key, value, *, is_causal=False, scale=None):\n"
+        "    scores = query @ key.mT / query.shape[-1]\n"
+        "    allowed = scores.new_ones(scores.shape[-2:]).bool().tril(scores.shape[-1] - scores.shape[-2])\n"
+        "    return scores.masked_fill(~allowed, float('-inf')).softmax(-1) @ value\n"
+    )
+    lines = "from subject import scaled_by_d\n" + "\n".join(line.strip() for line in code.splitlines())
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first = said.split("found      result: error ")[1].split()[0]
+    assert f"result: error {float(first):.3g}"[:18] in done.stdout
+    assert "gradient of key: error" in done.stdout
+    assert "allowed" in done.stdout
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "int32", "bool"])
+def test_a_case_survives_its_file(dtype, tmp_path):
+    tensor = normal(4, 6).to(getattr(torch, dtype))
+    gaps = tensor[::2, 1::2]
+    options = {"flags": [True, None, "text", 3], "scale": 0.1, "inf": float("-inf"), "dtype": torch.bfloat16}
+    call = Call((tensor, gaps, tensor[:1].expand(4, 6), tensor.T, tensor[:0]), options, {"width": 3}, {"w": tensor})
+    save_case(Case("r.x", "mine,impl", call, {"result": np.arange(3.0)}, {"result": 0.5}), tmp_path / "case.npz")
+    back = replay_inputs(tmp_path / "case.npz")
+    assert (back.name, back.layers, back.allowed) == ("r.x", "mine,impl", {"result": 0.5})
+    assert back.call.kwargs == options
+    assert back.call.init == {"width": 3}
+    for one, other in zip(call.tensors(), back.call.tensors(), strict=True):
+        assert one[0] == other[0]
+        assert one[1].dtype == other[1].dtype
+        assert one[1].stride() == other[1].stride()
+        assert torch.equal(one[1], other[1])
+
+
+def test_files_from_outside_are_not_trusted(tmp_path):
+    np.savez(tmp_path / "other.npz", x=np.arange(3))
+    with pytest.raises(ValueError, match="is not a case"):
+        replay_inputs(tmp_path / "other.npz")
+    np.savez(tmp_path / "pickle.npz", case=np.array([object()], dtype=object))
+    with pytest.raises(ValueError, match="pickle"):
+        replay_inputs(tmp_path / "pickle.npz")

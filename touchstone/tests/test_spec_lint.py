@@ -1,0 +1,87 @@
+"""Rules that every file of the spec keeps, checked on its syntax tree; each rule is tried against a line that breaks it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from touchstone import house as houses
+
+HOUSE = houses.find(Path(__file__).parent)
+FILES = sorted((HOUSE.root / "spec").glob("**/*.py"))
+CLOCKS = {"time", "perf_counter", "monotonic", "process_time", "perf_counter_ns", "time_ns"}
+
+
+def problems(source: str, *, test: bool) -> list[str]:
+    """What breaks a rule, as `line: why`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called == "pytest.raises" and ast.unparse(node.args[0]) in {"Exception", "BaseException"}:
+                found.append(f"{line}: pytest.raises({ast.unparse(node.args[0])}) turns a stub into a pass")
+            bad_input = called == "pytest.raises" and ast.unparse(node.args[0]) in {"ValueError", "TypeError"}
+            if bad_input and not any(word.arg == "match" for word in node.keywords):
+                found.append(f"{line}: pytest.raises without match accepts any message")
+            if called in {"pytest.skip", "pytest.importorskip", "pytest.xfail"}:
+                found.append(f"{line}: {called} is a silent skip; use the `needs` fixture")
+            if called in {"exec", "pickle.load", "pickle.loads"}:
+                found.append(f"{line}: {called}")
+            if test and called.startswith("time.") and called.removeprefix("time.") in CLOCKS:
+                found.append(f"{line}: {called}() judges by a clock; count work or compare with a peer in the same run")
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {
+            "pytest.mark.skip",
+            "pytest.mark.skipif",
+            "pytest.mark.xfail",
+        }:
+            found.append(f"{line}: {ast.unparse(node)} is a silent skip")
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "BaseException"):
+            found.append(f"{line}: a bare except swallows todo and not measured")
+        if isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant):
+            found.append(f"{line}: an assertion of a constant cannot fail")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(HOUSE.root).as_posix())
+def test_rules(path):
+    assert problems(path.read_text(encoding="utf-8"), test=path.name.startswith("test_")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "with pytest.raises(Exception, match='x'): pass",
+        "with pytest.raises(ValueError): pass",
+        "pytest.skip('no')",
+        "pytest.importorskip('torch')",
+        "@pytest.mark.xfail\ndef f(): pass",
+        "@pytest.mark.skipif(True, reason='x')\ndef f(): pass",
+        "start = time.perf_counter()",
+        "try:\n    f()\nexcept:\n    pass",
+        "assert True",
+    ],
+)
+def test_each_rule_can_fail(line):
+    assert problems(line, test=True)
+
+
+def test_helpers_of_the_spec_do_not_import_torch():
+    for path in FILES:
+        relative = path.relative_to(HOUSE.root / "spec")
+        if path.name.startswith("test_") or relative.parts[0] in {"api", "alternatives"}:
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            heavy = [name for name in names if name.split(".")[0] in {"torch", "transformers", "scipy", "sklearn"}]
+            assert not heavy, f"{path.relative_to(HOUSE.root)}:{node.lineno} imports {heavy} when it is collected"
+
+
+def test_every_test_proves_or_checks_something():
+    from touchstone import states
+
+    idle = [test["test"] for test in states.declarations(HOUSE) if not test["lines"] and not test["checks"]]
+    assert idle == []
