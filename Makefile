@@ -69,7 +69,7 @@ bench: setup  ## races against the peers, beside the last run's
 	$(PYTEST) bench --benchmark-compare
 
 bench-quick: setup
-	$(PYTEST) bench --benchmark-compare
+	$(PYTEST) bench --quick --benchmark-compare
 
 report:
 	@$(TOUCHSTONE) report --impl $(IMPL) $(REPORT)

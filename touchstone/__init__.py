@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "proves",
     "proxy",
+    "race",
     "replay_inputs",
     "status",
     "subject",
@@ -34,6 +35,7 @@ _LAZY = {
     "hint": "notebook",
     "status": "notebook",
     "load": "replay",
+    "race": "lanes",
     "replay_inputs": "replay",
 }
 

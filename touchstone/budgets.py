@@ -67,8 +67,12 @@ def load(path: Path) -> dict[str, dict[str, Budget]]:
 def _budget(value: Any, where: str) -> Budget:
     if value == "unconfirmed":
         return Budget()
-    if not isinstance(value, dict) or not set(value) <= {"ratio", "seconds", "runs"} or ("ratio" in value) == ("seconds" in value):
-        raise BudgetError(f"{where} must be \"unconfirmed\" or a table of ratio or seconds, and runs; got {value!r}")
+    if (
+        not isinstance(value, dict)
+        or not set(value) <= {"ratio", "seconds", "runs"}
+        or ("ratio" in value) == ("seconds" in value)
+    ):
+        raise BudgetError(f'{where} must be "unconfirmed" or a table of ratio or seconds, and runs; got {value!r}')
     quantity = "ratio" if "ratio" in value else "seconds"
     runs = value.get("runs", [])
     if not isinstance(runs, list) or not all(_positive(number) for number in [value[quantity], *runs]):

@@ -60,6 +60,11 @@ class Call:
                     return leaf.dtype
         return next((v for v in self.kwargs.values() if isinstance(v, torch.dtype)), torch.get_default_dtype())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are, and so where results belong."""
+        return next((tensor.device for _, tensor in self.tensors()), torch.device("cpu"))
+
     def describe(self) -> str:
         """The inputs in one line: names, dtypes and shapes of tensors, other values as they are."""
         parts = [_describe(value) for value in self.inputs]
@@ -137,7 +142,7 @@ def build(subject: Any, call: Call) -> Any:
         place = thing.get_parameter(name) if name in parameters else None
         if place is not None and place.shape != value.shape:
             raise WrongParameters(f"parameter {name} is {tuple(place.shape)}, the contract gives {tuple(value.shape)}")
-    thing.to(call.dtype)
+    thing.to(call.device, call.dtype)
     thing.load_state_dict(weights, strict=False)
     return thing
 

@@ -41,9 +41,9 @@ def _redrawn(generator: torch.Generator) -> Callable[[torch.Tensor], torch.Tenso
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             return tensor
         flat = tensor.detach().reshape(-1)
-        shuffled = flat[torch.randperm(flat.numel(), generator=generator)]
+        shuffled = flat[torch.randperm(flat.numel(), generator=generator).to(flat.device)]
         stretch = 0.5 + torch.rand(flat.numel(), generator=generator, dtype=torch.float64)
-        return (shuffled * stretch.to(flat.dtype)).reshape(tensor.shape)
+        return (shuffled * stretch.to(flat)).reshape(tensor.shape)
 
     return change
 

@@ -27,12 +27,18 @@ from touchstone.rounded import EPS, TINY, Rounded, check_precision, coarsest, ji
 
 __all__ = ["Rounded", "Verdict", "conditioning", "equal", "judge", "plain", "round_to"]
 
+# The constants were chosen on 40 right implementations of softmax, log-softmax, log-sum-exp, cross-entropy, LayerNorm,
+# GELU, attention and RoPE: results and gradients, random shapes. Of 10,400 in each dtype with inputs of scale ≤ 2 they
+# refuse 0 in float64, 1 in float32, 11 in float16, 14 in bfloat16, mostly gradients through a maximum and blind checks;
+# with scale ≤ 10, where softmax saturates, 0, 4, 17 and 79. (Fresh seeds, the same programs.) Scale errors of 1 % (3 %
+# in half precision) were refused every time, undeclared TF32 or bfloat16 inside float32 in 1,199 of 1,200 calls, a
+# scale error of 1 % in bfloat16 one time in four.
 FACTOR = 2.0  # times the baseline's error
 # Times the largest of the conditioning's errors. In half precision the projection is the finer sieve.
 CONDITIONING = {"float64": 4.0, "float32": 4.0, "tf32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 # Rounding units of the largest value. 32 units of float32 are still fifty times less than any shortcut in precision
 # costs, and most of what 1 unit refuses is right (a gradient that flows through a maximum).
-FLOOR = {"float64": 32.0, "float32": 32.0, "tf32": 1.0, "float16": 1.0, "bfloat16": 1.0}
+FLOOR = {"float64": 32.0, "float32": 32.0, "tf32": 1.0, "float16": 2.0, "bfloat16": 2.0}
 # The error along the truth, in half precision: this times eps/√n, or so many times the plain runs' own. The first
 # alone refuses a tenth of what is right: a row's normaliser is rounded once for the row, so errors are not independent.
 PROJECTION = 4.0

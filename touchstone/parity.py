@@ -107,7 +107,7 @@ class Parity:
         parts = oracle.results(made, "float32" if upcast else precision)
         cotangent: dict[str, torch.Tensor] = {}
         if gradients:
-            cotangent = self._cotangent(parts, made.dtype)
+            cotangent = self._cotangent(parts, made)
             again = [replace(part, label=part.label + AGAIN) for part in parts if part.label in cotangent]
             parts += again + oracle.gradients(made, precision, cotangent)
 
@@ -120,11 +120,10 @@ class Parity:
         else:
             problems = [f"{what} was changed by the call: inputs are the caller's" for what in changed]
             problems += _structure(found, [part.label for part in parts])
-            device = next((str(tensor.device) for _, tensor in made.tensors()), None)
             options = {"within": within, "precision": precision, "allow_inf": allow_inf, "upcast": upcast}
             for part in parts:
                 if part.label in found:
-                    verdicts[part.label] = judge_part(part, found[part.label], device, options)
+                    verdicts[part.label] = judge_part(part, found[part.label], str(made.device), options)
         failed = {label: verdict for label, verdict in verdicts.items() if not verdict.ok}
         told = [label for label in failed if not label.endswith(AGAIN) or label.removesuffix(AGAIN) not in failed]
         problems += [_sentence(label, failed[label]) for label in told]
@@ -158,10 +157,12 @@ class Parity:
             raise LookupError(f"gradients=True, but the oracle has no {backward}")
         return Oracle(self.oracles[chosen], self.oracles[backward] if gradients else None, self.seed)
 
-    def _cotangent(self, parts: list[Part], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    def _cotangent(self, parts: list[Part], call: Call) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {self.nodeid} {self.calls}".encode()))
         return {
-            part.label: torch.randn(np.shape(part.want), generator=generator, dtype=torch.float64).to(dtype)
+            part.label: torch.randn(np.shape(part.want), generator=generator, dtype=torch.float64).to(
+                call.device, call.dtype
+            )
             for part in parts
             if part.dtype is not None
         }
@@ -194,14 +195,14 @@ def _structure(found: dict[str, Any], wanted: list[str]) -> list[str]:
     return missing + [f"{label} is more than was asked for" for label in found if label not in wanted]
 
 
-def judge_part(part: Part, got: Any, device: str | None, options: dict[str, Any]) -> numerics.Verdict:
+def judge_part(part: Part, got: Any, device: str, options: dict[str, Any]) -> numerics.Verdict:
     """One result or gradient held to its part."""
     gradient = part.label.startswith(GRADIENT)
     if gradient and got is None:
         return _refused("there is none: autograd has no path to it")
     if part.dtype is None:
-        if isinstance(part.want, (np.ndarray, np.generic)) and part.want.dtype.kind in "biu":
-            return _exact(part.want, got, device)
+        if isinstance(part.want, (np.ndarray, np.generic, int)) and np.asarray(part.want).dtype.kind in "biu":
+            return _exact(np.asarray(part.want), got, device)
         same = type(got) is type(part.want) and got == part.want
         return numerics.Verdict(True) if same else _refused(f"got {got!r}, want {part.want!r}")
     number, dtype = isinstance(got, float), part.dtype
@@ -227,7 +228,7 @@ def judge_part(part: Part, got: Any, device: str | None, options: dict[str, Any]
     return strict if strict.ok else judged(part.conditioning())
 
 
-def _exact(want: Any, got: Any, device: str | None) -> numerics.Verdict:
+def _exact(want: np.ndarray, got: Any, device: str) -> numerics.Verdict:
     """Integers and booleans: the oracle's kind, an integer of any width, and every value."""
     if isinstance(got, (bool, int)):
         return numerics.equal(np.asarray(got), want)

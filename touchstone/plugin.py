@@ -275,4 +275,4 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"touchstone: --impl {config.option.impl}, seed {config.option.seed}, records in {records}"
 
 
-pytest_plugins = ["touchstone.fixtures"]
+pytest_plugins = ["touchstone.fixtures", "touchstone.benches"]

@@ -5,8 +5,8 @@ The method, with what it is for (figures: two cores under a load of ten, equal l
 - a round times every lane on the same fresh inputs; even rounds run the lanes forwards, odd ones backwards, and the
   ratio is the geometric mean of both halves' medians.  The second of two equal lanes is up to 5 % faster (warm cache):
   the plain median of all rounds moves by 2 to 3 % with that, the mean of the halves by 0.1 to 0.6 %;
-- each lane gets copies of its own, and the places of the copies rotate, because where a buffer lies in memory alone made
-  7 of 12 trials of equal lanes "different";
+- each lane gets copies of its own, and the places of the copies rotate: where a buffer lies in memory made, alone,
+  the interval of 7 in 12 trials of equal lanes exclude 1;
 - the interval comes from resampling blocks of consecutive rounds, so that a neighbour who is busy for a second does not
   count as many independent rounds;
 - a verdict needs the whole interval beyond ± 3 %.
@@ -39,11 +39,11 @@ MOST_CALLS = 16
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
 
 
-#: Seconds of wall time after which a race ends, in its full and its quick form; LEAST cycles are always run.
+#: Seconds of wall time after which a race ends, in its full and its quick form; LEAST rounds are always run.
 FULL, QUICK = 6.0, 0.8
-LEAST = 2
-#: From ENOUGH cycles on a race also ends when every interval is within ± HALF_WIDTH.
-ENOUGH, HALF_WIDTH = 6, 0.01
+LEAST = 8
+#: From ENOUGH rounds on a race also ends when every interval is within ± HALF_WIDTH.
+ENOUGH, HALF_WIDTH = 24, 0.01
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,9 @@ class Ratio:
 
 @dataclass
 class Times:
-    """Seconds a call of each lane, round by round; `cycle` rounds see every order with every place."""
+    """Seconds a call of each lane, round by round, an even number of them; and why lanes left the race."""
 
     seconds: dict[str, list[float]]
-    cycle: int
     calls: int  # a timing
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -75,33 +74,30 @@ class Times:
         return [mine / theirs for mine, theirs in zip(self.seconds[lane], self.seconds[peer], strict=True)]
 
     def compare(self, lane: str, peer: str, seed: int) -> Ratio:
-        return compare(self.ratios(lane, peer), self.cycle, seed)
+        return compare(self.ratios(lane, peer), seed)
 
     def median(self, lane: str) -> float:
         return float(np.median(self.seconds[lane]))
 
 
-def compare(ratios: Sequence[float], cycle: int, seed: int) -> Ratio:
+def compare(ratios: Sequence[float], seed: int) -> Ratio:
     """The ratio of one pair of lanes and its 95 % interval, from the ratios of the rounds in their order.
 
-    `cycle` rounds, an even number, are one turn of orders and places; a cycle that was cut short is left out.
+    What is resampled is a pair of rounds, one of each order, and BLOCKS runs of such pairs where there are more.
 
     Raises:
-        ValueError: fewer rounds than one cycle, or a cycle that is odd.
+        ValueError: fewer than two rounds, or an odd number of them.
     """
-    if cycle < 2 or cycle % 2:
-        raise ValueError(f"cycle must be an even number of rounds, got {cycle}")
-    whole = len(ratios) // cycle
-    if not whole:
-        raise ValueError(f"ratios must hold at least one cycle of {cycle} rounds, got {len(ratios)}")
-    logs = np.log(np.asarray(ratios[: whole * cycle], dtype=float)).reshape(whole, cycle)
-    length = -(-whole // BLOCKS)  # cycles a block
-    blocks = logs[: whole // length * length].reshape(whole // length, -1)
+    if len(ratios) < 2 or len(ratios) % 2:
+        raise ValueError(f"ratios must be of an even number of rounds, got {len(ratios)}")
+    logs = np.log(np.asarray(ratios, dtype=float))
+    length = 2 * -(-len(logs) // (2 * BLOCKS))  # rounds a block
+    blocks = logs[: len(logs) // length * length].reshape(-1, length)
     drawn = np.random.default_rng(seed).integers(0, len(blocks), (RESAMPLES, len(blocks)))
     spread = np.percentile(_centre(blocks[drawn].reshape(RESAMPLES, -1)), [2.5, 97.5])
     point = float(_centre(logs.reshape(1, -1))[0])
     low, high = min(spread[0], point), max(spread[1], point)  # few blocks: the interval still holds its point
-    return Ratio(float(np.exp(point)), float(np.exp(low)), float(np.exp(high)), whole * cycle)
+    return Ratio(float(np.exp(point)), float(np.exp(low)), float(np.exp(high)), len(logs))
 
 
 def _centre(logs: np.ndarray) -> np.ndarray:
@@ -126,13 +122,13 @@ def run(
     order = list(lanes)
     refused: dict[str, str] = {}
     with held():
-        calls = _warm_up(lanes, order, inputs, clock, refused, peer)
-        times = Times({label: [] for label in order}, 2 * len(order), calls, refused)
+        calls = _warm_up(lanes, order, inputs, clock, seconds, refused, peer)
+        times = Times({label: [] for label in order}, calls, refused)
         waits = dict.fromkeys(order, 0)
         began = time.monotonic()
-        due = ENOUGH * times.cycle  # when to look at the intervals
+        due = ENOUGH  # when to look at the intervals
         rounds = 0
-        while True:
+        while set(order) - {peer}:
             batches = _batches(inputs, len(order), calls)
             kept = chance.randrange(calls)
             results: dict[str, Any] = {}
@@ -144,9 +140,7 @@ def run(
                 results[label] = timing.result
             rounds += 1
             _leave(order, times, _differing(results, peer, f"in round {rounds}"))
-            if not set(order) - {peer}:
-                break
-            if rounds % times.cycle or rounds < LEAST * times.cycle:
+            if rounds % 2 or rounds < LEAST:
                 continue
             if time.monotonic() - began >= seconds:
                 break
@@ -177,11 +171,13 @@ def _warm_up(
     order: list[str],
     inputs: Callable[[], Sequence[Any]],
     clock: Clock,
+    seconds: float,
     refused: dict[str, str],
     peer: str | None,
 ) -> int:
     """Run every lane until its time stops falling; return how many calls a timing takes."""
     best = dict.fromkeys(order, float("inf"))
+    began = time.monotonic()
     for turn in range(8):
         falling = False
         batches = _batches(inputs, len(order), 1)
@@ -196,7 +192,7 @@ def _warm_up(
         for label in found:
             order.remove(label)
             best.pop(label)
-        if turn >= 2 and not falling:
+        if turn >= 2 and (not falling or time.monotonic() - began > seconds):
             break
     shortest = max(min(best.values()), 1e-7)
     return max(1, min(MOST_CALLS, int(np.ceil(BATCH_SECONDS / shortest))))
@@ -259,7 +255,7 @@ def _told(value: Any) -> str:
 def _waiting(waits: dict[str, int], order: list[str], calls: int) -> dict[str, str]:
     """Lanes that gave the processor up in most calls: processor time says nothing of them."""
     return {
-        label: f"{label} waited {waits[label]} times in {calls} calls: it sleeps or works where processor time does not see"
+        label: f"{label} waited {waits[label]} times in {calls} calls: processor time does not see what it waits for"
         for label in order
         if calls >= 8 and waits[label] > calls / 2
     }

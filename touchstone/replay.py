@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,7 +120,8 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         key = f"t{len(arrays)}"
         plain = value.detach().cpu().contiguous()
         arrays[key] = (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()
-        return {"tensor": key, "dtype": dtype_name(plain.dtype), "strides": list(value.stride())}
+        strides = list(value.stride())
+        return {"tensor": key, "dtype": dtype_name(plain.dtype), "strides": strides, "device": str(value.device)}
     if isinstance(value, dict):
         return {"dict": [[_pack(key, arrays), _pack(part, arrays)] for key, part in value.items()]}
     if isinstance(value, (tuple, list)):
@@ -127,6 +130,8 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"torch_dtype": dtype_name(value)}
     if isinstance(value, torch.device):
         return {"device": str(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # a configuration: its fields are what counts
+        return {"record": {one.name: _pack(getattr(value, one.name), arrays) for one in dataclasses.fields(value)}}
     if isinstance(value, float):
         return {"float": value.hex()}  # exact, and holds infinities
     if value is None or isinstance(value, (bool, int, str)):
@@ -135,15 +140,18 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _unpack(packed: Any, arrays: Any) -> Any:
-    ((kind, value),) = [(k, v) for k, v in packed.items() if k not in ("dtype", "strides")]
-    if kind == "tensor":
-        tensor = torch.from_numpy(np.array(arrays[value]))
+    if "tensor" in packed:
+        tensor = torch.from_numpy(np.array(arrays[packed["tensor"]]))
         tensor = tensor.view(torch.bfloat16) if packed["dtype"] == "bfloat16" else tensor
-        return _with_strides(tensor, packed["strides"])
+        there = packed["device"].startswith("cuda") and torch.cuda.is_available()  # else what can be said is said here
+        return _with_strides(tensor.to(packed["device"] if there else "cpu"), packed["strides"])
+    ((kind, value),) = packed.items()
     if kind == "dict":
         return {_unpack(key, arrays): _unpack(part, arrays) for key, part in value}
     if kind in ("tuple", "list"):
         return (tuple if kind == "tuple" else list)(_unpack(part, arrays) for part in value)
+    if kind == "record":
+        return SimpleNamespace(**{name: _unpack(part, arrays) for name, part in value.items()})
     if kind == "torch_dtype":
         return getattr(torch, value)
     if kind == "device":
@@ -155,9 +163,9 @@ def _with_strides(tensor: torch.Tensor, strides: list[int]) -> torch.Tensor:
     if list(tensor.stride()) == strides:
         return tensor
     if not tensor.numel():
-        return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+        return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     room = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
-    twin = torch.zeros(room, dtype=tensor.dtype).as_strided(tensor.shape, strides)
+    twin = torch.zeros(room, dtype=tensor.dtype, device=tensor.device).as_strided(tensor.shape, strides)
     if 0 in strides:  # expanded: overlapping elements are equal, and torch refuses to copy onto them
         kept = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)
         twin[kept].copy_(tensor[kept])

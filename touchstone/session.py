@@ -88,6 +88,14 @@ class Touchstone:
         except catalogs.CatalogError:
             return []  # refused at collection, with file and line
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether less than the whole spec was asked for."""
+        option = self.config.option
+        places = [self.config.invocation_params.dir / argument for argument in self.config.args]
+        whole = any(place.resolve() in {self.house.root, self.house.root / "spec"} for place in places)
+        return not whole or bool(self.focused or option.unit or option.keyword or option.markexpr)
+
     def is_spec(self, item: pytest.Item) -> bool:
         return item.path.is_relative_to(self.house.root / "spec")
 

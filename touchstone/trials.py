@@ -80,7 +80,7 @@ def _mutant_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Variant
     found = []
     for name, mutant in mutants(mine.house).items():
         covered = [item for item in items if mutant.target in mine.subjects(item)]
-        if not covered and (mine.config.option.unit or mine.focused):
+        if not covered and mine.narrowed:
             continue  # a part of the spec was asked for, and no check of it concerns this name
 
         def activate(mutant: Mutant = mutant, name: str = name) -> None:

@@ -89,13 +89,15 @@ def _check(query: Tensor, key: Tensor, value: Tensor | None, attn_mask: Tensor |
         raise ValueError(f"query and key must have at least one channel, got query {_shape(query)}")
     if value is not None and key.shape[-2] != value.shape[-2]:
         raise ValueError(f"key and value must have the same length, got key {_shape(key)} and value {_shape(value)}")
-    if scale is not None and not math.isfinite(scale):
+    if scale is not None and not abs(scale) < math.inf:
         raise ValueError(f"scale must be finite, got {scale}")
-    try:
-        leading = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in given.values()))
-    except RuntimeError:
-        shapes = ", ".join(f"{name} {_shape(tensor)}" for name, tensor in given.items())
-        raise ValueError(f"leading dimensions do not broadcast: {shapes}") from None
+    leading = query.shape[:-2]
+    if any(tensor.shape[:-2] != leading for tensor in given.values()):  # asked first: broadcasting shapes is slow
+        try:
+            leading = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in given.values()))
+        except RuntimeError:
+            shapes = ", ".join(f"{name} {_shape(tensor)}" for name, tensor in given.items())
+            raise ValueError(f"leading dimensions do not broadcast: {shapes}") from None
     if attn_mask is not None:
         _check_mask(attn_mask, (*leading, query.shape[-2], key.shape[-2]))
 

@@ -63,7 +63,8 @@ def cross_entropy_backward(
         g_n [ ((1 − ε) w_y + ε W / V) p − (1 − ε) w_y onehot(y) − (ε / V) w ].
 
     `grad` is the gradient of the loss: one number for "mean" and "sum", the shape of `targets` for "none".  The other
-    arguments, and what is refused, are those of `cross_entropy`.  Shape and dtype of `logits`.
+    arguments, and what is refused, are those of `cross_entropy`.  Shape and dtype of `logits`; half precision is computed in
+    float32 and rounded once.
 
     Raises:
         ValueError: as `cross_entropy`, or `grad` has another shape than the loss (both are named).
@@ -106,7 +107,8 @@ def layer_norm_backward(
 
     `grad` is g = ∂L/∂y; means run over the normalised dimensions, sums over all others.  Without `weight` the last dimension
     is normalised and γ is 1; all three gradients come back all the same.  The first has the shape and dtype of `x`, the
-    others the normalised shape and the dtype of `weight` (of `x` without one).
+    others the normalised shape and the dtype of `weight` (of `x` without one).  Half precision is computed in float32 and
+    rounded once: the sums over a batch stop growing in anything less.
 
     Raises:
         ValueError: as `layer_norm`, or `grad` and `x` differ in shape (both are named).
@@ -156,7 +158,7 @@ def gelu_backward(
         "none":  g ⊙ (Φ(x) + x φ(x)),   φ(x) = exp(−x²/2) / √(2π)
         "tanh":  g ⊙ (½ (1 + t) + ½ x (1 − t²) √(2/π) (1 + 3 · 0.044715 x²)),   t the tanh of `gelu`
 
-    Shape and dtype of `x`.
+    Shape and dtype of `x`; half precision is computed in float32 and rounded once.
 
     Raises:
         ValueError: as `gelu`, or `grad` and `x` differ in shape (both are named).

@@ -122,6 +122,12 @@ EMBEDDING = [
         "        self.register_buffer('table', torch.arange(head_dim) * base)\n",
         "puts its table into every checkpoint",
     ),
+    (
+        "table_in_the_queries_dtype",
+        "cos, sin = _turns(positions, self.head_dim, self.base)",
+        "cos, sin = (t.to(query.dtype).double() for t in _turns(positions, self.head_dim, self.base))",
+        "keeps the table of cosines in the model's precision",
+    ),
     ("end_off_by_one", "highest >= end", "highest > end", "accepts the first position beyond the context"),
     (
         "end_ignored",

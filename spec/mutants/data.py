@@ -30,7 +30,8 @@ MUTANTS = [
         (
             "targets_two_on",
             _GATHER,
-            "rows = self.tokens[(offsets[:, None] + self._span).clamp(max=len(self.tokens) - 1)]\n        rows = torch.cat([rows[:, :-1], rows[:, -1:].roll(1, 0)], dim=1)",
+            "rows = self.tokens[(offsets[:, None] + self._span).clamp(max=len(self.tokens) - 1)]\n"
+            "        rows = torch.cat([rows[:, :-1], rows[:, -1:].roll(1, 0)], dim=1)",
             "takes the last target from another row",
         ),
         (
@@ -61,7 +62,8 @@ MUTANTS = [
         (
             "tail_twice",
             "yield self.tokens[None, whole:-1], self.tokens[None, whole + 1 :]",
-            "start = targets - self.block_size\n            yield self.tokens[None, start:-1], self.tokens[None, start + 1 :]",
+            "start = targets - self.block_size\n"
+            "            yield self.tokens[None, start:-1], self.tokens[None, start + 1 :]",
             "fills the last block with tokens that were scored before",
         ),
         (

@@ -30,7 +30,8 @@ MUTANTS = [
         (
             "temperature_on_probabilities",
             _SOFT,
-            "    p = (scores * temperature).softmax(dim=-1) / temperature\n    return p / p.sum(dim=-1, keepdim=True)\n",
+            "    p = (scores * temperature).softmax(dim=-1) / temperature\n"
+            "    return p / p.sum(dim=-1, keepdim=True)\n",
             "divides probabilities, not logits, by the temperature",
         ),
         (

@@ -44,8 +44,10 @@ FEED_FORWARD = [
     ),
     (
         "half_width",
-        "self.fc = nn.Linear(d_model, 4 * d_model, bias=bias)\n        self.proj = nn.Linear(4 * d_model, d_model, bias=bias)",
-        "self.fc = nn.Linear(d_model, 2 * d_model, bias=bias)\n        self.proj = nn.Linear(2 * d_model, d_model, bias=bias)",
+        "self.fc = nn.Linear(d_model, 4 * d_model, bias=bias)\n"
+        "        self.proj = nn.Linear(4 * d_model, d_model, bias=bias)",
+        "self.fc = nn.Linear(d_model, 2 * d_model, bias=bias)\n"
+        "        self.proj = nn.Linear(2 * d_model, d_model, bias=bias)",
         "is twice as wide as the model inside, not four times",
     ),
     (
@@ -165,7 +167,8 @@ MODEL = [
     (
         "scaled_embedding",
         _EMBED,
-        "x = self.token_embedding(tokens) * self.config.n_embd**0.5 + self.position_embedding.weight[: tokens.shape[1]]",
+        "x = self.token_embedding(tokens) * self.config.n_embd**0.5 + self.position_embedding.weight[: "
+        "tokens.shape[1]]",
         "multiplies the token embedding by √d, as the 2017 transformer does and GPT-2 does not",
     ),
     ("no_final_norm", "        x = self.norm(x)\n", "", "has no norm before the head"),
@@ -211,7 +214,8 @@ MODEL = [
         "loss_shifted_again",
         _LOSS,
         "cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten().long(), ignore_index=IGNORED)"
-        " if tokens.shape[1] > 1 else cross_entropy(logits.flatten(0, 1), targets.flatten().long(), ignore_index=IGNORED)",
+        " if tokens.shape[1] > 1 else cross_entropy(logits.flatten(0, 1), targets.flatten().long(), "
+        "ignore_index=IGNORED)",
         "shifts targets that the loader has shifted already: it learns to predict two tokens on",
     ),
     (

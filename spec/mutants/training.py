@@ -36,7 +36,11 @@ MUTANTS = [
             "rate_one_late",
             _STEP,
             _STEP
-            + '        for group in optimizer.param_groups:\n            group["lr"] = linear_warmup(step + 1, peak=config.learning_rate, warmup=config.warmup, total=config.steps)\n        rate = optimizer.param_groups[0]["lr"]\n',
+            + (
+                "        for group in optimizer.param_groups:\n"
+                '            group["lr"] = linear_warmup(step + 1, peak=config.learning_rate, '
+                'warmup=config.warmup, total=config.steps)\n        rate = optimizer.param_groups[0]["lr"]\n'
+            ),
             "logs the rate of the next update",
         ),
         (
@@ -79,8 +83,8 @@ MUTANTS = [
         (
             "clipped_by_value",
             _CLIP,
-            _CLIP + "        nn.utils.clip_grad_value_(model.parameters(), limit)\n",
-            "clips every entry as well as the norm",
+            _CLIP.replace("limit", "math.inf") + "        nn.utils.clip_grad_value_(model.parameters(), limit)\n",
+            "clips every entry on its own instead of the whole gradient by its norm",
         ),
         (
             "clipped_after_the_update",

@@ -54,8 +54,10 @@ class Case:
             bias = draw.normal(*every, dtype=dtype)
             bias.view(-1, self.queries, self.keys)[0, 1] = -torch.inf
             return bias
-        if self.mask == "keys":  # one dimension
-            return _keep_some(draw.booleans(1, self.keys))[0]
+        if self.mask == "keys":  # one dimension, with two open keys at least
+            seen = draw.booleans(self.keys)
+            seen[:2] = True
+            return seen
         assert self.mask == "queries", self.mask  # a column: some queries see everything, some nothing
         seen = draw.booleans(self.queries, 1)
         seen[0], seen[-1] = True, False
@@ -104,6 +106,8 @@ def call(attention, case, inputs):
 
 
 def relative_error(got, want):
+    """Largest difference, relative to the largest number wanted."""
+    got, want = got.detach(), want.detach()
     return float((got - want).abs().max() / want.abs().max())
 
 

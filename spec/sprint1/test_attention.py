@@ -137,7 +137,7 @@ def test_weights_equal_the_oracle(parity, draw, name):
 # -- the scale ---------------------------------------------------------------------------------------------------------
 
 # Batches and lengths so that the variance of the scores is estimated to 0.35 % (one standard deviation) at each width.
-DRAWS = {8: (384, 64), 16: (352, 64), 64: (128, 64), 256: (8, 256), 512: (8, 256), 1024: (4, 256)}
+DRAWS = {8: (112, 64), 16: (352, 64), 64: (128, 64), 256: (8, 256), 512: (8, 256), 1024: (4, 256)}
 
 
 def variance_of_scores(weights):

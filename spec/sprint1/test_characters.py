@@ -52,14 +52,15 @@ def test_kinds_of_ids(impl, oracle):
 
 @proves("karpathy/week03/char-tokenizer#artifact")
 @checks("state")
-def test_save_and_load(impl, tmp_path):
-    tokenizer = impl.tokenizers.CharTokenizer(AWKWARD)
+@pytest.mark.parametrize("text", [AWKWARD, "\n\t b a\u2003", "\ufeff\r", "]]", "null"], ids=ascii)
+def test_save_and_load(text, impl, tmp_path):
+    tokenizer = impl.tokenizers.CharTokenizer(text)
     path = tmp_path / "vocabulary.json"
     tokenizer.save(path)
     again = impl.tokenizers.CharTokenizer.load(str(path))
     assert again.vocabulary == tokenizer.vocabulary
-    assert again.encode(AWKWARD) == tokenizer.encode(AWKWARD)
-    assert again.decode(tokenizer.encode(AWKWARD)) == AWKWARD
+    assert again.encode(text) == tokenizer.encode(text)
+    assert again.decode(tokenizer.encode(text)) == text
     assert json.loads(path.read_text(encoding="utf-8"))["vocabulary"] == tokenizer.vocabulary
 
 

@@ -75,11 +75,11 @@ def test_equals_the_oracle(shape, normalized, dtype, parity, draw):
 def test_backward_equals_the_oracle(shape, normalized, dtype, parity, draw):
     grad, x = draw.normal(*shape, dtype=dtype), draw.normal(*shape, dtype=dtype, scale=2.0)
     weight, _ = _affine(draw, normalized, dtype)
-    parity("nn.layer_norm_backward", grad, x, weight, within=1e-12)
-    parity("nn.layer_norm_backward", grad, x, weight, 0.5, within=1e-12)
-    parity("nn.layer_norm_backward", grad, x, within=1e-12)
+    parity("nn.layer_norm_backward", grad, x, weight, within=1e-12, upcast=True)
+    parity("nn.layer_norm_backward", grad, x, weight, 0.5, within=1e-12, upcast=True)
+    parity("nn.layer_norm_backward", grad, x, within=1e-12, upcast=True)
     rows = draw.normal(600, 5, dtype=dtype), draw.normal(600, 5, dtype=dtype)  # half-precision sums stop growing
-    parity("nn.layer_norm_backward", *rows, weight.flatten()[:1].expand(5), within=1e-12)
+    parity("nn.layer_norm_backward", *rows, weight.flatten()[:1].expand(5), within=1e-12, upcast=True)
 
 
 @checks("oracle", "arguments", "gradient", "dtype")

@@ -86,6 +86,22 @@ def test_a_row_of_padding_gives_the_bias_and_no_nan(impl, draw, bias):
     assert (gradients[0][0] == 0).all()
 
 
+@proves("sprints/day006/multi-head-attention#robustness")
+@checks("magnitude", "dtype", "gradient")
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_large_logits_pick_a_key_and_stay_finite(impl, draw, dtype):
+    """Scores of about ±1e4: each query takes one value whole, and what comes after is still a number."""
+    weights = drawn_weights(draw, dtype=dtype)
+    weights["q_proj.weight"] = 3e3 * weights["q_proj.weight"]
+    module = loaded(impl.attention.MultiHeadAttention, weights)
+    x = draw.normal(2, 5, D, dtype=dtype).requires_grad_()
+    output, looked = module(x, is_causal=True, need_weights=True)
+    assert output.dtype == looked.dtype == x.dtype
+    assert output.isfinite().all()
+    assert looked.double().amax(dim=-1).mean() > 0.9
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(output.sum(), [x, *module.parameters()]))
+
+
 # -- dropout -----------------------------------------------------------------------------------------------------------
 
 

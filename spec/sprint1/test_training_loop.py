@@ -138,9 +138,8 @@ def test_every_update_is_the_one_by_hand(changes, impl, oracle, corpus, draw):
         np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-9, atol=within)
     for name, values in wanted.items():
         np.testing.assert_allclose(getattr(log, name), values, rtol=1e-9, atol=within)
-    assert rates == [{rate} for rate in log.learning_rate], (
-        "the rate is set before the update and the same one is logged"
-    )
+    if rates:  # torch's optimizers say what they are about to use; of any other the parameters above tell
+        assert rates == [{rate} for rate in log.learning_rate], "the rate of an update is set before it, and logged"
     assert log.step == list(range(1, settings.steps + 1))
     assert log.tokens == [step * settings.batch_size * T for step in log.step]
 
@@ -275,6 +274,10 @@ def test_a_run_is_the_same_with_and_without_validation(impl, corpus):
         assert model.training
         runs.append((log.loss, [value.tolist() for value in model.state_dict().values()]))
     assert runs[0] == runs[1]
+    still = Dropping().eval()
+    impl.training.train(still, dataset, config(impl, steps=1))
+    assert not still.training, "the mode must be as it was"
+    assert not still.dropout.training
     other = impl.training.train(Dropping(), dataset, config(impl, steps=9, seed=1)).loss
     assert other[0] != runs[0][0][0]
 

@@ -167,9 +167,11 @@ def test_scores_know_only_the_distance(impl, draw, pairing):
         rotate = impl.attention.apply_rotary
         return rotate(q, m + shift, pairing=pairing) @ rotate(k, n + shift, pairing=pairing).mT
 
-    want, size = scores(0), float(q.norm(dim=-1).max() * k.norm(dim=-1).max())
-    for shift in (1, 17, 10_000, 99_950):
-        assert (scores(shift) - want).abs().max() <= 1e-10 * size
+    want = scores(0)
+    for shift in (1, 17, 10_000, 99_950, 100_000):
+        assert (scores(shift) - want).abs().max() <= 1e-9
+    size = float(q.norm(dim=-1).max() * k.norm(dim=-1).max())
+    assert (scores(99_950) - want).abs().max() <= 1e-10 * size
     # And it is the distance they know: pair j turns q against k by (m − n) θ_j.
     turned = as_complex(q, pairing)[:, None] * torch.polar(torch.ones(()).double(), angles_of(m[:, None] - n, 64))
     by_distance = (turned * as_complex(k, pairing).conj()).real.sum(dim=-1)
@@ -299,7 +301,7 @@ def test_values_are_not_rotated(impl, draw):
 
 
 @proves("nanochat/week07/rope#property-3")
-@checks("state", "dtype", "resources")
+@checks("state", "dtype", "resources", "magnitude")
 @subject(MODULE)
 @both_pairings
 def test_there_is_nothing_to_save_and_nothing_to_spoil(impl, draw, pairing):
@@ -307,14 +309,21 @@ def test_there_is_nothing_to_save_and_nothing_to_spoil(impl, draw, pairing):
     rope = impl.attention.RotaryEmbedding(16, pairing=pairing)
     x, positions = draw.normal(1, 2, 4, 16), torch.tensor([3, 1000, 50_000, 100_000])
     want = rope(x, x, positions)[0]
+    phases = torch.polar(torch.ones(()).double(), angles_of(positions, 16))
+    assert relative_error(as_complex(want, pairing), as_complex(x, pairing) * phases) <= 1e-10
     assert list(rope.parameters()) == []
     assert dict(rope.state_dict()) == {}
     for cast in (lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.double(), lambda m: m.eval()):
         changed = cast(impl.attention.RotaryEmbedding(16, pairing=pairing))
         assert relative_error(changed(x, x, positions)[0], want) <= 1e-15
         assert relative_error(cast(rope)(x, x, positions)[0], want) <= 1e-15
-    q, k = rope(x.bfloat16(), x.float(), positions)
+    # In a bfloat16 model every element is what float32 gives, rounded once, at position 100,000 too.
+    model = impl.attention.RotaryEmbedding(16, pairing=pairing).to(torch.bfloat16)
+    q, k = model(x.bfloat16(), x.float(), positions)
     assert (q.dtype, k.dtype) == (torch.bfloat16, torch.float32)
+    exact = as_complex(x.bfloat16().double(), pairing) * phases
+    error = torch.view_as_real(as_complex(q.double(), pairing) - exact).abs()
+    assert (error <= 2.0**-8 * torch.view_as_real(exact).abs() + 1e-4).all()
     rope.load_state_dict({}, strict=True)
     with torch.device("meta"):
         shapes = impl.attention.RotaryEmbedding(16)(torch.empty(2, 4, 5, 16), torch.empty(2, 2, 5, 16), torch.arange(5))

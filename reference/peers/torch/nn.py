@@ -11,6 +11,10 @@ from torch.nn import functional
 from reference.peers.refusals import refusing
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @refusing
 def cross_entropy(
     logits: Tensor,
@@ -22,7 +26,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """functional.cross_entropy, which wants the classes in dimension 1 and int64, and half precision widened."""
-    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    wide = _wide(logits)
     if wide.dim() > 1:
         wide = wide.movedim(-1, 1)
     loss = functional.cross_entropy(
@@ -63,11 +67,16 @@ def cross_entropy_backward(
 
 @refusing
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """functional.layer_norm over the shape of weight or bias, the last dimension without them."""
+    """functional.layer_norm over the shape of weight or bias, the last dimension without them.
+
+    Half precision is widened, as under autocast: torch's CPU kernel adds up the gradients of weight and bias in it.
+    """
     if eps < 0:
         raise RuntimeError("torch takes a negative eps and gives NaN")
     given = weight if weight is not None else bias
-    return functional.layer_norm(x, x.shape[-1:] if given is None else given.shape, weight, bias, eps)
+    shape = x.shape[-1:] if given is None else given.shape
+    wide = [None if part is None else _wide(part) for part in (weight, bias)]
+    return functional.layer_norm(_wide(x), shape, *wide, eps).to(x.dtype)
 
 
 @refusing
@@ -92,9 +101,9 @@ class LayerNorm(torch.nn.LayerNorm):
             raise ValueError(f"normalized_shape={normalized_shape!r}, eps={eps}")
         super().__init__(list(shape), eps, bias=bias)
 
-    @refusing
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)
+        """torch.nn.LayerNorm's own forward, half precision widened."""
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 @refusing

@@ -244,12 +244,12 @@ class GPT(nn.Module):
             raise ValueError(f"tokens must be (batch, time) and not empty, got shape {tuple(tokens.shape)}")
         if tokens.shape[1] > self.config.block_size:
             raise ValueError(f"tokens: {tokens.shape[1]} positions exceed block_size = {self.config.block_size}")
-        given = [tokens] if targets is None else [tokens, targets[targets != -100]]
+        given = {"tokens": tokens} | ({} if targets is None else {"targets": targets[targets != -100]})
         if targets is not None and targets.shape != tokens.shape:
             raise ValueError(f"targets have shape {tuple(targets.shape)}, tokens {tuple(tokens.shape)}")
-        for ids in given:
+        for name, ids in given.items():
             if ids.is_meta or not ids.numel():
                 continue
             for value in (int(ids.min()), int(ids.max())):
                 if not 0 <= value < self.config.vocab_size:
-                    raise ValueError(f"id {value} is outside [0, vocab_size = {self.config.vocab_size})")
+                    raise ValueError(f"{name}: id {value} is outside [0, vocab_size = {self.config.vocab_size})")
