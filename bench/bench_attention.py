@@ -1,7 +1,7 @@
 """Attention against torch's fused operator and GPT-2's plain one: dense, causal with its gradients, and with heads.
 
-Four heads of width 64, one sequence.  A gradient costs two more products for each of the forward's two, and our plain road
-and GPT-2's keep the T × T weights for it where the fused one makes them again.
+Four heads of width 64, one sequence.  A gradient costs two more products for each of the forward's two; our plain road
+and GPT-2's keep the T × T weights for it, where the fused one makes them again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def forward(attention: Any, query: Any, key: Any, value: Any) -> Any:
 @race(
     ATTENTION,
     peers=["peers.torch", eager_gpt2],
-    shapes=LENGTHS,
+    shapes=[128, 512, 2048],
     inputs=sequence_and_gradient,
     flops=products(6, share=0.5),
     bytes=moved(8),
@@ -96,10 +96,9 @@ def module(lane: Any, tokens: int) -> Any:
 def torch_multihead(tokens: int) -> Any:
     """`nn.MultiheadAttention` itself: the peer's adapter would pack its weights at every call."""
     made, given = torch.nn.MultiheadAttention(D_MODEL, HEADS, batch_first=True), weights()
-    packed = {
-        f"in_proj_{kind}": torch.cat([given[f"{part}.{kind}"] for part in PARTS[:3]]) for kind in ("weight", "bias")
-    }
-    made.load_state_dict(packed | {f"out_proj.{kind}": given[f"out_proj.{kind}"] for kind in ("weight", "bias")})
+    for kind in ("weight", "bias"):
+        given[f"in_proj_{kind}"] = torch.cat([given.pop(f"{part}.{kind}") for part in PARTS[:3]])
+    made.load_state_dict(given)
     made.eval().requires_grad_(False)
     return lambda x: made(x, x, x, need_weights=False)[0]
 
@@ -120,14 +119,15 @@ def heads(attention: Any, x: Any) -> Any:
 # -- on a GPU ---------------------------------------------------------------------------------------------------------
 
 
+LONG = [512, 2048, 8192]
+
+
 def half(make: Any) -> Any:
     """The same inputs in bfloat16."""
     return lambda draw, tokens: [x.detach().bfloat16().requires_grad_(x.requires_grad) for x in make(draw, tokens)]
 
 
-@race(
-    ATTENTION, peers=["peers.torch"], shapes=[512, 2048, 8192], inputs=half(sequence), flops=products(2), bytes=moved(2)
-)
+@race(ATTENTION, peers=["peers.torch"], shapes=LONG, inputs=half(sequence), flops=products(2), bytes=moved(2))
 @pytest.mark.gpu
 def gpu_forward(attention: Any, query: Any, key: Any, value: Any) -> Any:
     return attention(query, key, value)
@@ -136,7 +136,7 @@ def gpu_forward(attention: Any, query: Any, key: Any, value: Any) -> Any:
 @race(
     ATTENTION,
     peers=["peers.torch"],
-    shapes=[512, 2048, 8192],
+    shapes=LONG,
     inputs=half(sequence_and_gradient),
     flops=products(6, share=0.5),
     bytes=moved(4),

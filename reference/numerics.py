@@ -5,6 +5,7 @@ Symbols: x logits, m their maximum, p probabilities, g the gradient that arrives
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ def error_histogram(analytic: Array, numeric: Array, tolerance: float = 1e-6) ->
         scale = np.maximum(np.maximum(np.abs(a), np.abs(n)), 1e-3 * np.max(np.abs(n), initial=0.0))
         errors = np.abs(a - n) / np.where(scale == 0, 1.0, scale)
     errors = np.where(np.isfinite(a) & np.isfinite(n), errors, np.inf)
-    counts = [int(np.sum((errors >= low) & (errors < high))) for low, high in zip(edges[:-2], edges[1:-1], strict=True)]
+    counts = [int(np.sum((errors >= low) & (errors < high))) for low, high in pairwise(edges[:-1])]
     last = int(np.sum(errors >= edges[-2]))
     median = float(np.median(errors)) if errors.size else 0.0
     worst = float(np.max(errors, initial=0.0))

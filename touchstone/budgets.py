@@ -1,8 +1,8 @@
 """Budgets: the limits of races by class of hardware, in `bench/budgets.toml`.
 
-A table is a class (`cpu x86_64`, `T4`, `H200`), a key the race's name, its value `"unconfirmed"` or a limit with the runs it
-stands on: `{ ratio = 1.8, runs = [1.41, 1.38, 1.45] }` times the peer's time, on a named GPU `{ seconds = 0.0021, … }`.  With
-fewer than three runs a limit is unconfirmed: it is shown and fails nothing.
+A table is a class (`cpu x86_64`, `T4`, `H200`), a key the race's name, its value `"unconfirmed"` or a limit with the
+runs it stands on: `{ ratio = 1.8, runs = [1.41, 1.38, 1.45] }` times the peer's time, on a named GPU
+`{ seconds = 0.0021, … }`.  With fewer than three runs a limit is unconfirmed: it is shown and fails nothing.
 """
 
 from __future__ import annotations
@@ -67,11 +67,8 @@ def load(path: Path) -> dict[str, dict[str, Budget]]:
 def _budget(value: Any, where: str) -> Budget:
     if value == "unconfirmed":
         return Budget()
-    if (
-        not isinstance(value, dict)
-        or not set(value) <= {"ratio", "seconds", "runs"}
-        or ("ratio" in value) == ("seconds" in value)
-    ):
+    keys = set(value) if isinstance(value, dict) else set()
+    if len(keys & {"ratio", "seconds"}) != 1 or not keys <= {"ratio", "seconds", "runs"}:
         raise BudgetError(f'{where} must be "unconfirmed" or a table of ratio or seconds, and runs; got {value!r}')
     quantity = "ratio" if "ratio" in value else "seconds"
     runs = value.get("runs", [])

@@ -1,8 +1,8 @@
 """What this machine can do at most, and which of its limits binds a computation (the roofline of Williams et al. 2009).
 
-Two ceilings: multiply-adds of a matrix product in a dtype, and bytes of a plain copy of the same size, in the cache or out of
-it as the size has it.  Each is measured once a session, in the race's own clock, and the best that this hardware ever
-reached is kept: a busy neighbour lowers a measurement, nothing raises it.
+Two ceilings: operations of a matrix product in a dtype, and bytes of a plain copy of the same size, in the cache or out
+of it as the size has it.  Each is measured once a session, in the race's own clock, and the best that this hardware
+ever reached is kept: a busy neighbour lowers a measurement, nothing raises it.
 """
 
 from __future__ import annotations

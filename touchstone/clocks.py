@@ -1,9 +1,10 @@
 """Clocks of a race: processor time on a CPU, CUDA events on a GPU.
 
 On a machine that is shared, wall time measures the neighbours.  The ratio of two equal lanes (30 rounds, two cores
-under a load of ten) spread by 4 to 80 % in wall time and by 0.4 to 4 % in processor time, by which a single thread loses
-nothing.  What processor time cannot see is waiting: a sleep, or work that another process does.  So the clock counts
-the times the process gave the processor up of its own will, and a race refuses a lane that does so in most of its calls.
+under a load of ten) spread by 4 to 80 % in wall time and by 0.4 to 4 % in processor time, by which a single thread
+loses nothing.  What processor time cannot see is waiting: a sleep, or work that another process does.  So the clock
+counts the times the process gave the processor up of its own will, and a race refuses a lane that does so in most of
+its calls.
 """
 
 from __future__ import annotations

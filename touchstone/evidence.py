@@ -40,12 +40,18 @@ def content(mine: Touchstone, item: pytest.Item, touched: dict[str, set[str]]) -
             found = _file(mine.oracle.layers[0], name)
             if found is not None:
                 files.add(found)
-    closure = source_closure(sorted(files), roots)
+    closure = _closure(tuple(sorted(files)), tuple(sorted(roots.items())))
     named = [_relative(path, mine.house.root) for path in closure]
     return {
         "sha": key(named, mine.house.root, [mine.catalog.lines[line].text for line in mine.lines(item)]),
         "files": named,
     }
+
+
+@lru_cache(maxsize=1024)
+def _closure(files: tuple[Path, ...], roots: tuple[tuple[str, Path], ...]) -> tuple[Path, ...]:
+    """Once a session: a test's sources do not move under it while it runs."""
+    return source_closure(files, dict(roots))
 
 
 def key(files: list[str], root: Path, sentences: list[str]) -> str:

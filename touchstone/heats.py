@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from touchstone import budgets, gate, races, saved
+from touchstone import budgets, races, saved
 from touchstone.ceilings import Ceilings
 from touchstone.clocks import THREADS, CpuClock, CudaClock
 from touchstone.draw import Draw
@@ -96,8 +96,11 @@ class Heat:
         module = self.item.nodeid.partition("::")[0]
         shape = case(self.item.shape)
         for lane, seconds in self.times.seconds.items():
+            if not seconds:
+                continue  # everybody else was refused while warming up
             name = f"{self.item.race.body.__name__}[{shape}-{lane}]"
-            values, told = seconds, {"statistic": "seconds", "lane": lane, "peer": self.peer}
+            values = seconds
+            told: dict[str, Any] = {"statistic": "seconds", "lane": lane, "peer": self.peer}
             if self.peer is not None and self.clock.device == "cpu":
                 values, told["statistic"] = self.times.ratios(lane, self.peer), saved.RELATIVE
             told |= {"seconds": self.times.median(lane), "clock": self.clock.name, "threads": THREADS}

@@ -4,8 +4,8 @@
     def forward(gelu, x):
         return gelu(x)
 
-The lanes of a race are yours (`--impl`), ours (`impl`) and its peers; the first peer is the one that times are relative to.
-Nothing here imports torch.
+The lanes of a race are yours (`--impl`), ours (`impl`) and its peers; times are relative to the first peer's.  Nothing
+here imports torch.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def race(
         shapes: one number or tuple of numbers for each case.
         inputs: `inputs(draw, *shape)` gives fresh random inputs; called for every timed call.
         flops: operations of a call, a multiply-add counting two; `bytes`: what it must read and write at least.
-        prepare: `prepare(lane, *shape)` makes what the body gets as its subject (a module with weights, a model with its
-            optimiser) from the lane's names; without it that is the name itself.
+        prepare: `prepare(lane, *shape)` makes what the body gets as its subject (a module with weights, a model with
+            its optimiser) from the lane's names; without it that is the name itself.
 
     Raises:
         ValueError: no room.noun, no shape, or shapes of different lengths.

@@ -1,10 +1,10 @@
 """What pytest-benchmark saves and compares of a race: a bench of its own for each lane, filled by hand.
 
-On a CPU the saved statistic is the time relative to the first peer in the same round, so that a slower day of the machine is
-no regression and `--benchmark-compare-fail=median:10%` holds a ratio; on a GPU it is seconds.  Runs are kept under
-`.touchstone/benchmarks/<hardware>/`; GPU baselines, which gate, are committed under `bench/baselines/<model>/`.
+On a CPU the saved statistic is the time relative to the first peer in the same round, so that a slower day of the
+machine is no regression and `--benchmark-compare-fail=median:10%` holds a ratio; on a GPU it is seconds.  Runs are kept
+under `.touchstone/benchmarks/<hardware>/`; GPU baselines, which gate, are committed under `bench/baselines/<model>/`.
 
-Much of this is private to pytest-benchmark 5.3.1 (pinned in constraints.txt; `tests/test_saved.py` says when it changes).
+Much of this is private to pytest-benchmark 5.3.1: constraints.txt pins it, `tests/test_saved.py` says when it changes.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def configure(config: pytest.Config, house: House) -> None:
 def prepare(config: pytest.Config) -> None:
     """After pytest-benchmark began: each bench is compared with the newest saved run that has it.
 
-    pytest-benchmark itself compares with the newest file alone, which after `pytest bench/bench_rope.py` knows nothing of
-    the others.  A first run on a CPU has nothing to compare with, and says so instead of failing.
+    pytest-benchmark itself compares with the newest file alone, which after `pytest bench/bench_rope.py` knows nothing
+    of the others.  A first run on a CPU has nothing to compare with, and says so instead of failing.
     """
     found = session(config)
     if found is None:
@@ -96,9 +96,7 @@ def prepare(config: pytest.Config) -> None:
         found.compared_mapping = _newest_of_each(found.storage)
     if found.compare and not found.compared_mapping and found.compare_fail and gating(config) is None:
         found.compare_fail = []
-        found.logger.warning(
-            "Nothing is saved yet that a regression could be seen against; this run will be the first."
-        )
+        found.logger.warning("Nothing is saved yet to see a regression against; this run will be the first.")
 
 
 def _newest_of_each(storage: Any) -> dict[Any, dict[str, Any]]:

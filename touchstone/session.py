@@ -43,6 +43,7 @@ class Touchstone:
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
         self.recorder = records.Recorder(house.records, worker["touchstone_run"] if worker else records.new_run())
+        self.collected: list[pytest.Item] = []
         self.focused: dict[str, list[str]] | None = None
         self.variants: Any = None  # set by --mutants and --acceptance: what their summary prints
         self._began = time.monotonic()
@@ -121,7 +122,9 @@ class Touchstone:
         return [f"{path}:{(line or 0) + 1}: unknown proof line {key!r}" for key in self.lines(item) if key not in known]
 
     def select(self, items: list[pytest.Item]) -> list[pytest.Item]:
+        """The tests to run out of those collected; `collected` keeps them all."""
         option = self.config.option
+        self.collected = list(items)
         kept = items
         if "study" not in (option.markexpr or ""):
             kept = [item for item in kept if not (self.is_spec(item) and item.get_closest_marker("study"))]

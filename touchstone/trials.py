@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from touchstone.session import Touchstone
 
 
+#: Tiers that variants are held to: training is far too slow to repeat for each.
+TIERS = {"fast", "process"}
+
+
 def loop(mine: Touchstone, session: pytest.Session) -> bool:
     """Hold the variants to the collected tests; a survivor, an error or a rejected peer fails the session."""
-    items = [item for item in session.items if mine.is_spec(item) and mine.tier(item) in {"fast", "process"}]
+    items = [item for item in session.items if mine.is_spec(item) and mine.tier(item) in TIERS]
     option = session.config.option
     prepare(session.config)
-    report = Report(full=option.full_matrix)
+    report = Report(full=option.full_matrix, whole=not mine.narrowed)
     mine.variants = report
     mine.quiet = True
     if option.mutants:
@@ -44,15 +48,19 @@ def loop(mine: Touchstone, session: pytest.Session) -> bool:
             item.nodeid for variant in report.mutants if not _known(mine, variant, report) for item in variant.items
         }
         seconds = _standing(mine)
-        waiting = [item for item in items if item.nodeid in needed and item.nodeid not in seconds]
+        waiting = [item for item in mine.collected if item.nodeid in needed and item.nodeid not in seconds]
         halves = [Variant("baseline", "baseline", "", "", lambda: None, half) for half in (waiting[::2], waiting[1::2])]
         for verdict in _judge(mine, halves, report, stop_at_first=False):
             report.baseline.update(verdict.failed)
             if verdict.error:
                 report.baseline["baseline"] = verdict.error
-        for variant in report.mutants:  # the quick checks first: most mutants need no more
-            green = [item for item in variant.items if item.nodeid not in report.baseline]
-            variant.items = sorted(green, key=lambda item: seconds.get(item.nodeid, 0.0))
+
+        def order(item: pytest.Item) -> tuple[bool, float]:
+            """Comparisons with the oracle first, then the quick checks: most mutants need no more than one."""
+            return "oracle" not in mine.checks(item), seconds.get(item.nodeid, 0.0)
+
+        for variant in report.mutants:
+            variant.items = sorted((item for item in variant.items if item.nodeid not in report.baseline), key=order)
         report.verdicts.update(_judge_named(mine, report.mutants, report, stop_at_first=not option.full_matrix))
         _remember(mine, report)
     if option.acceptance:
@@ -77,11 +85,13 @@ def _standing(mine: Touchstone) -> dict[str, float]:
 
 
 def _mutant_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Variant]:
+    """Every mutant with all checks of its target, also those that lie outside the part of the spec asked for."""
     found = []
+    everything = [item for item in mine.collected if mine.is_spec(item) and mine.tier(item) in TIERS]
     for name, mutant in mutants(mine.house).items():
-        covered = [item for item in items if mutant.target in mine.subjects(item)]
-        if not covered and mine.narrowed:
+        if mine.narrowed and not any(mutant.target in mine.subjects(item) for item in items):
             continue  # a part of the spec was asked for, and no check of it concerns this name
+        covered = [item for item in everything if mutant.target in mine.subjects(item)]
 
         def activate(mutant: Mutant = mutant, name: str = name) -> None:
             mine.impl.overlay = Overlay(f"mutant {name}", mutant.target, build(mutant, mine.impl))

@@ -1,6 +1,7 @@
-"""Cross-entropy from logits, in gather form: one log-sum-exp a row and the target's logit, no table of log-probabilities.
+"""Cross-entropy from logits, in gather form: a log-sum-exp and the target's logit a row, no log-probabilities.
 
-The backward recomputes the softmax, so that between the two passes nothing of the size of the logits is kept but the logits.
+The backward recomputes the softmax, so that between the two passes nothing of the size of the logits is kept but the
+logits.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class _CrossEntropy(torch.autograd.Function):
         return (total / w.sum() if reduction == "mean" else total).to(logits.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits, targets, weight = ctx.saved_tensors
         return _gradient(grad, logits, targets, weight, *ctx.options), None, None, None, None, None
 
@@ -146,6 +147,8 @@ def _check(
         raise ValueError(f"target {targets[outside][0].item()} is outside [0, {classes})")
     if reduction == "mean":
         if not kept.any():
-            raise ValueError(f"every target is ignored (ignore_index={ignore_index}): the mean has nothing to divide by")
+            raise ValueError(
+                f"every target is ignored (ignore_index={ignore_index}): the mean has nothing to divide by"
+            )
         if weight is not None and weight[targets[kept].long()].sum() == 0:
             raise ValueError("weight of every target is 0: the mean has nothing to divide by")

@@ -71,7 +71,7 @@ class _GELU(torch.autograd.Function):
         return half.add_(1.0).mul_(z).mul_(0.5).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         return gelu_backward(grad, x, ctx.approximate), None
 

@@ -1,8 +1,8 @@
 """Layer normalisation.
 
-Two passes over the row and a third small one: the rounding error of the first mean is itself averaged out, so that rows far
-from zero keep their digits and a constant row is exactly zero but for ε².  The backward recomputes the statistics from x
-rather than keeping them: only x is held, and second derivatives come out right.
+Two passes over the row and a third small one: the rounding error of the first mean is itself averaged out, so that
+rows far from zero keep their digits and a constant row is exactly zero but for ε².  The backward recomputes the
+statistics from x rather than keeping them: only x is held, and second derivatives come out right.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def layer_norm(
     bias: Float[Tensor, "*normalized"] | None = None,
     eps: float = 1e-5,
 ) -> Float[Tensor, "*batch *normalized"]:
-    """(x − mean) / √(variance + ε) · weight + bias over the trailing dimensions of `weight`.  Shape and dtype of `x`."""
+    """(x − mean) / √(variance + ε) · weight + bias over the trailing dimensions of `weight`, in the dtype of `x`."""
     dims = _normalised_dims(x, weight, bias, eps)
     return _LayerNorm.apply(x, weight, bias, dims, eps)
 
@@ -45,6 +45,8 @@ def layer_norm_backward(
 
 class LayerNorm(nn.Module):
     """`layer_norm` with learnt `weight` and, unless `bias=False`, `bias`."""
+
+    bias: nn.Parameter | None
 
     def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
@@ -81,11 +83,12 @@ class _LayerNorm(torch.autograd.Function):
         return y.to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = ctx.saved_tensors
         dx, dweight, dbias = _gradients(grad, x, weight, ctx.dims, ctx.eps)
-        dbias = None if bias is None else dbias.to(bias.dtype)
-        return dx, None if weight is None else dweight, dbias, None, None
+        wanted_weight = None if weight is None else dweight
+        wanted_bias = None if bias is None else dbias.to(bias.dtype)
+        return dx, wanted_weight, wanted_bias, None, None
 
 
 def _centred(z: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor]:

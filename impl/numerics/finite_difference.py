@@ -75,7 +75,9 @@ def _check_inputs(inputs: Sequence[Tensor]) -> None:
     for k, x in enumerate(inputs):
         if not isinstance(x, Tensor) or x.dtype != torch.float64:
             kind = getattr(x, "dtype", type(x).__name__)
-            raise ValueError(f"inputs[{k}] must be a float64 tensor, got {kind}: in less the difference is mostly rounding")
+            raise ValueError(
+                f"inputs[{k}] must be a float64 tensor, got {kind}: in less the difference is mostly rounding"
+            )
         if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
             raise ValueError(f"inputs[{k}] is expanded (strides {x.stride()}): its entries share memory")
 

@@ -1,7 +1,7 @@
 """Log-softmax: shifted by the maximum first, the logarithm of the sum subtracted after.
 
-x − logsumexp(x) would be one line, and wrong in the fourth digit for float32 logits near 10⁴, where two numbers that differ
-by less than 10⁻³ are the same.
+x − logsumexp(x) would be one line, and wrong in the fourth digit for float32 logits near 10⁴, where two numbers that
+differ by less than 10⁻³ are the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _LogSoftmax(torch.autograd.Function):
         return z.sub_(total.log_().masked_fill_(total == -torch.inf, 0.0)).to(x.dtype)  # ln 0 in a row of −∞
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         g = grad.to(working_dtype(x))
         return (g - softmax(x.to(g.dtype), ctx.dim) * g.sum(ctx.dim, keepdim=True)).to(x.dtype), None

@@ -1,4 +1,4 @@
-"""Log-sum-exp: the maximum is taken out, so nothing overflows; the backward recomputes the softmax and keeps nothing."""
+"""Log-sum-exp: the maximum is taken out, so nothing overflows; the backward recomputes the softmax."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _LogSumExp(torch.autograd.Function):
         return (z - shift).exp_().sum(dim).log_().add_(shift.squeeze(dim)).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         p = softmax(x.to(working_dtype(x)), ctx.dim)
         return (grad.unsqueeze(ctx.dim) * p).to(x.dtype), None

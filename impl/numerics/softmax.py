@@ -50,6 +50,6 @@ class _Softmax(torch.autograd.Function):
         return p
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (p,) = ctx.saved_tensors
         return softmax_backward(grad, p, ctx.dim), None

@@ -1,4 +1,4 @@
-"""The same functions by other roads, which the spec must accept.  torch is imported inside, as everywhere in spec's helpers."""
+"""The same functions by other roads, which the spec must accept.  torch is imported inside, on first use."""
 
 from __future__ import annotations
 
@@ -185,7 +185,9 @@ def _check_gelu(x: Any, approximate: str) -> None:
         raise ValueError(f"approximate={approximate!r} is neither 'none' nor 'tanh'")
 
 
-@alternative("nn.gelu", says="the complementary error function, exact in the left tail; a sigmoid for the form with tanh")
+@alternative(
+    "nn.gelu", says="the complementary error function, exact in the left tail; a sigmoid for the form with tanh"
+)
 def gelu_by_erfc(x: Any, approximate: str = "none") -> Any:
     import math
 
@@ -198,7 +200,9 @@ def gelu_by_erfc(x: Any, approximate: str = "none") -> Any:
     return (0.5 * z * torch.special.erfc(-z / math.sqrt(2))).to(x.dtype)
 
 
-@alternative("nn.gelu", says="bfloat16 inside for float32, as an accelerator's lookup table has it", precision="bfloat16")
+@alternative(
+    "nn.gelu", says="bfloat16 inside for float32, as an accelerator's lookup table has it", precision="bfloat16"
+)
 def gelu_in_bfloat16(x: Any, approximate: str = "none") -> Any:
     import math
 

@@ -1,4 +1,4 @@
-"""The same functions by other roads, which the spec must accept.  torch is imported inside, as everywhere in spec's helpers."""
+"""The same functions by other roads, which the spec must accept.  torch is imported inside, on first use."""
 
 from __future__ import annotations
 
@@ -171,6 +171,8 @@ def finite_difference_by_columns(f: Any, inputs: Any, cotangent: Any = None, ste
                 x.data.copy_(kept)
             moved = ((kept + h) - (kept - h)).flatten()
             weight = torch.ones_like(here) if cotangent is None else cotangent
-            slopes = [((up - down) * weight).sum() / d for up, down, d in zip(values[1], values[-1], moved, strict=True)]
+            slopes = [
+                ((up - down) * weight).sum() / d for up, down, d in zip(values[1], values[-1], moved, strict=True)
+            ]
             found.append(torch.stack(slopes).reshape(x.shape) if slopes else torch.zeros_like(kept))
     return tuple(found)

@@ -261,7 +261,7 @@ class RotaryEmbedding(nn.Module):
     Args:
         head_dim: width of a head; even.
         base, pairing: as in `apply_rotary`.
-        max_positions: the length of the context, if it has an end: a position at or beyond it is refused, as by a table.
+        max_positions: length of the context, if it has an end: a position at or beyond it is refused, as by a table.
 
     Raises:
         ValueError: an odd head_dim or one below 2, a base that is not finite and positive, an unknown pairing,

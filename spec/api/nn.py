@@ -25,19 +25,20 @@ def cross_entropy(
 
         ℓ_n = (1 − ε) w_y (−ln p_y) + (ε / V) Σ_c w_c (−ln p_c),   p = softmax(logits_n), y = targets_n
 
-    V classes, ε = `label_smoothing`, w = `weight` (ones by default).  Rows whose target is `ignore_index` have loss 0 and
-    gradient 0, and do not count.  `reduction`: "none" gives ℓ in the shape of `targets`, "sum" Σ ℓ_n, "mean"
-    Σ ℓ_n / Σ w_{y_n} over the rows that are not ignored: a *weighted* mean, and with ε > 0 still divided by the w of the
-    targets.  Targets may have any integer dtype.  The result has the dtype of `logits`; half precision is computed in
-    float32 and rounded once.  Logits of −∞ are classes without mass.
+    V classes, ε = `label_smoothing`, w = `weight` (ones by default).  Rows whose target is `ignore_index` have loss 0
+    and gradient 0, and do not count.  `reduction`: "none" gives ℓ in the shape of `targets`, "sum" Σ ℓ_n, "mean" Σ
+    ℓ_n / Σ w_{y_n} over the rows that are not ignored: a *weighted* mean, and with ε > 0 still divided by the w of
+    the targets.  Targets may have any integer dtype.  The result has the dtype of `logits`; half precision is
+    computed in float32 and rounded once.  Logits of −∞ are classes without mass.
 
     Libraries differ: torch wants the classes in dimension 1; for logits of (N, V) the two agree.
 
     Raises:
         ValueError: the shape of `targets` is not that of `logits` without its last dimension (both are named);
-            `logits` is not floating or `targets` not of integers; a target is outside [0, V) and not `ignore_index` (the message names it and V: −1
-            does not wrap round); "mean" with nothing to divide by: every target ignored, or of weight 0; `weight`
-            without shape (V,); an unknown `reduction`; `label_smoothing` outside [0, 1).
+            `logits` is not floating or `targets` not of integers; a target is outside [0, V) and not `ignore_index`
+            (the message names it and V: −1 does not wrap round); "mean" with nothing to divide by: every target
+            ignored, or of weight 0; `weight` without shape (V,); an unknown `reduction`; `label_smoothing` outside
+            [0, 1).
 
     Sources: Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7, for the smoothing.
     """
@@ -63,8 +64,8 @@ def cross_entropy_backward(
         g_n [ ((1 − ε) w_y + ε W / V) p − (1 − ε) w_y onehot(y) − (ε / V) w ].
 
     `grad` is the gradient of the loss: one number for "mean" and "sum", the shape of `targets` for "none".  The other
-    arguments, and what is refused, are those of `cross_entropy`.  Shape and dtype of `logits`; half precision is computed in
-    float32 and rounded once.
+    arguments, and what is refused, are those of `cross_entropy`.  Shape and dtype of `logits`; half precision is
+    computed in float32 and rounded once.
 
     Raises:
         ValueError: as `cross_entropy`, or `grad` has another shape than the loss (both are named).
@@ -82,12 +83,13 @@ def layer_norm(
 
         y = x̂ ⊙ γ + β,   x̂ = (x − μ) / √(σ² + ε),   μ = mean(x),  σ² = mean((x − μ)²)
 
-    γ = `weight` (ones by default), β = `bias` (zeros).  The variance is the biased one (divided by n) and ε stands inside the
-    root, so a constant row gives β.  Shape and dtype of `x`; half precision is computed in float32, statistics and all,
-    and rounded once.  `weight` and `bias` may be float32 beside an `x` in half precision.
+    γ = `weight` (ones by default), β = `bias` (zeros).  The variance is the biased one (divided by n) and ε stands
+    inside the root, so a constant row gives β.  Shape and dtype of `x`; half precision is computed in float32,
+    statistics and all, and rounded once.  `weight` and `bias` may be float32 beside an `x` in half precision.
 
     Raises:
-        ValueError: `x` is not floating; `weight` or `bias` has another shape than the trailing dimensions of `x`, or than
+        ValueError: `x` is not floating; `weight` or `bias` has another shape than the trailing dimensions of `x`, or
+        than
             each other (both shapes are named); `eps` is negative.
 
     Source: Ba, Kiros, Hinton, "Layer Normalization" (2016), eq. 3 and 4; ε as every library adds it.
@@ -105,10 +107,10 @@ def layer_norm_backward(
 
         ∂L/∂x = (γ ⊙ g − mean(γ ⊙ g) − x̂ · mean(γ ⊙ g ⊙ x̂)) / √(σ² + ε),   ∂L/∂γ = Σ g ⊙ x̂,   ∂L/∂β = Σ g
 
-    `grad` is g = ∂L/∂y; means run over the normalised dimensions, sums over all others.  Without `weight` the last dimension
-    is normalised and γ is 1; all three gradients come back all the same.  The first has the shape and dtype of `x`, the
-    others the normalised shape and the dtype of `weight` (of `x` without one).  Half precision is computed in float32 and
-    rounded once: the sums over a batch stop growing in anything less.
+    `grad` is g = ∂L/∂y; means run over the normalised dimensions, sums over all others.  Without `weight` the last
+    dimension is normalised and γ is 1; all three gradients come back all the same.  The first has the shape and dtype
+    of `x`, the others the normalised shape and the dtype of `weight` (of `x` without one).  Half precision is
+    computed in float32 and rounded once: the sums over a batch stop growing in anything less.
 
     Raises:
         ValueError: as `layer_norm`, or `grad` and `x` differ in shape (both are named).
@@ -119,9 +121,9 @@ def layer_norm_backward(
 class LayerNorm(torch.nn.Module):
     """`layer_norm` with parameters `weight` (ones) and `bias` (zeros), both of shape `normalized_shape`.
 
-    `normalized_shape` is an int or a sequence of ints: the trailing dimensions to normalise.  `bias=False` leaves β out: the
-    module then has no parameter of that name.  State dict: `weight` and, with bias, `bias`.  Train and evaluation mode do
-    not differ.
+    `normalized_shape` is an int or a sequence of ints: the trailing dimensions to normalise.  `bias=False` leaves β
+    out: the module then has no parameter of that name.  State dict: `weight` and, with bias, `bias`.  Train and
+    evaluation mode do not differ.
 
     Raises:
         ValueError: `normalized_shape` is empty or holds a size below 1; `eps` is negative; at the call, the trailing
@@ -139,8 +141,8 @@ def gelu(x: Float[Tensor, "*shape"], approximate: str = "none") -> Float[Tensor,
         "none":  x Φ(x) = ½ x (1 + erf(x / √2))
         "tanh":  ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
 
-    The two differ by at most 4.74 · 10⁻⁴ and must not be confused: GPT-2 was trained with the second, BERT with the first.
-    Shape and dtype of `x`; half precision is computed in float32 and rounded once.
+    The two differ by at most 4.74 · 10⁻⁴ and must not be confused: GPT-2 was trained with the second, BERT with the
+    first. Shape and dtype of `x`; half precision is computed in float32 and rounded once.
 
     Raises:
         ValueError: `x` is not floating, or `approximate` is neither "none" nor "tanh".

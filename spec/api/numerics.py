@@ -16,8 +16,8 @@ def logsumexp(x: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*redu
 
         lse(x) = m + ln Σ_j exp(x_j − m),   m = max_j x_j
 
-    The result has the shape of `x` without `dim`, and its dtype; half precision is computed in float32 and rounded once.
-    Gradient: softmax(x).
+    The result has the shape of `x` without `dim`, and its dtype; half precision is computed in float32 and rounded
+    once. Gradient: softmax(x).
 
     Limits: an entry of −∞ adds nothing and gets gradient 0; all −∞ give −∞ (gradient 0); +∞ gives +∞; NaN gives NaN.
 
@@ -36,8 +36,9 @@ def softmax(x: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*shape"
 
     Same shape and dtype as `x`; half precision is computed in float32 and rounded once.  Gradient: `softmax_backward`.
 
-    Limits: an entry of −∞ gets exactly 0 and gradient 0; all −∞ give zeros (nothing may be chosen), gradient 0; entries of
-    +∞ share the whole between them; NaN gives NaN.  Where a library differs, it gives NaN in the second and third case.
+    Limits: an entry of −∞ gets exactly 0 and gradient 0; all −∞ give zeros (nothing may be chosen), gradient 0;
+    entries of +∞ share the whole between them; NaN gives NaN.  Where a library differs, it gives NaN in the second
+    and third case.
 
     Raises:
         ValueError: `x` is not floating, or has no dimension `dim`.
@@ -52,8 +53,8 @@ def log_softmax(x: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*sh
 
         ln p_i = (x_i − m) − ln Σ_j exp(x_j − m),   m = max_j x_j
 
-    The maximum is subtracted first: x − lse(x) loses what two logits near 10⁴ differ by.  Same shape and dtype as `x`; half
-    precision is computed in float32 and rounded once.  Gradient: g − softmax(x) Σ_j g_j.
+    The maximum is subtracted first: x − lse(x) loses what two logits near 10⁴ differ by.  Same shape and dtype as
+    `x`; half precision is computed in float32 and rounded once.  Gradient: g − softmax(x) Σ_j g_j.
 
     Limits: an entry of −∞ gives −∞; all −∞ give −∞ everywhere; k entries of +∞ give −ln k each and −∞ elsewhere.
 
@@ -91,16 +92,19 @@ def finite_difference(
 
         ∂L/∂x_i ≈ ⟨c, f(x + h e_i) − f(x − h e_i)⟩ / 2h,   error O(h²) + O(ε/h)
 
-    `inputs` are float64 tensors of any shapes; one float64 gradient of the same shape comes back for each.  Each entry is
-    moved *in place* and restored bit for bit, also when `f` raises, so that `f` may be a closure over the inputs: pass a
-    module's parameters and a function that runs the module.  Autograd does not hear of it: a graph that holds the inputs can
-    still be run backward.  What `f` returns is one float64 tensor; without `cotangent` it must hold a single number, with
-    one its shape is the cotangent's.  `f` runs without autograd.
+    `inputs` are float64 tensors of any shapes; one float64 gradient of the same shape comes back for each.  Each
+    entry is moved *in place* and restored bit for bit, also when `f` raises, so that `f` may be a closure over the
+    inputs: pass a module's parameters and a function that runs the module.  Autograd does not hear of it: a graph
+    that holds the inputs can still be run backward.  What `f` returns is one float64 tensor; without `cotangent` it
+    must hold a single number, with one its shape is the cotangent's.  `f` runs without autograd, twice for each entry
+    and twice before.
 
-    `step` is h, the same for every entry; by default h = ε^(1/3) · max(1, |x_i|), where truncation and rounding balance.
+    `step` is h, the same for every entry; by default h = ε^(1/3) · max(1, |x_i|), where truncation and rounding
+    balance.
 
     Raises:
-        ValueError: `inputs` is empty or a bare tensor; an input is not float64 (the message names `inputs[k]` and its dtype)
+        ValueError: `inputs` is empty or a bare tensor; an input is not float64 (the message names `inputs[k]` and its
+        dtype)
             or is expanded, so that entries share memory; `f` returns something else than a float64 tensor, a value
             that is not finite, more than one number without `cotangent`, or another shape than `cotangent`; two calls
             of `f` at the same point differ (live dropout); `step` is not positive and finite.
@@ -111,9 +115,9 @@ def finite_difference(
 class ErrorHistogram(NamedTuple):
     """What `error_histogram` found in one tensor: counts of relative errors by decade, and the verdict.
 
-    edges: 0, 10⁻¹², 10⁻¹¹, …, 10⁻², ∞ (13 numbers).  counts: entries in [edges[k], edges[k+1]) (12 numbers); they sum to the
-    tensor's element count, the last one holds errors of 10⁻² and more, and what is not a number.  median, worst: of the
-    relative errors (0 for an empty tensor).  passed: worst ≤ tolerance.
+    edges: 0, 10⁻¹², 10⁻¹¹, …, 10⁻², ∞ (13 numbers).  counts: entries in [edges[k], edges[k+1]) (12 numbers); they sum
+    to the tensor's element count, the last one holds errors of 10⁻² and more, and what is not a number.  median,
+    worst: of the relative errors (0 for an empty tensor).  passed: worst ≤ tolerance.
     """
 
     edges: tuple[float, ...]
@@ -128,9 +132,9 @@ def error_histogram(analytic: Tensor, numeric: Tensor, tolerance: float = 1e-6) 
 
         e_i = |a_i − n_i| / max(|a_i|, |n_i|, 10⁻³ · max_j |n_j|)
 
-    The floor in the denominator is relative to the tensor's own scale: rounding noise on an entry that is almost zero is not
-    a wrong gradient, and multiplying the function by 10⁻⁸ or 10⁸ changes no verdict.  Entries that are zero in both have
-    error 0.  A value that is not finite, in either, has error ∞.
+    The floor in the denominator is relative to the tensor's own scale: rounding noise on an entry that is almost zero
+    is not a wrong gradient, and multiplying the function by 10⁻⁸ or 10⁸ changes no verdict.  Entries that are zero in
+    both have error 0.  A value that is not finite, in either, has error ∞.
 
     Raises:
         ValueError: the shapes differ (both are named), a tensor is not floating, or `tolerance` is not positive.

@@ -24,7 +24,8 @@ MUTANTS = [
         "mean_over_the_first_dimension",
         "nn.cross_entropy",
         old='return (total / w.sum() if reduction == "mean" else total).to(logits.dtype)',
-        new='return (total / max(1, targets.shape[0] if targets.dim() else 1) if reduction == "mean" else total).to(logits.dtype)',
+        new="batch = targets.shape[0] if targets.dim() else 1\n"
+        '        return (total / max(1, batch) if reduction == "mean" else total).to(logits.dtype)',
         says="divides by the batch size and not by the number of tokens",
     ),
     Mutant(
@@ -109,7 +110,8 @@ MUTANTS = [
         "negative_targets_wrap_round",
         "nn.cross_entropy",
         old="    _check(logits, targets, weight, ignore_index, reduction, label_smoothing)\n    return _CrossEntropy",
-        new="    targets = torch.where((targets < 0) & (targets != ignore_index), targets + logits.shape[-1], targets)\n"
+        new="    wrapped = targets + logits.shape[-1]\n"
+        "    targets = torch.where((targets < 0) & (targets != ignore_index), wrapped, targets)\n"
         "    _check(logits, targets, weight, ignore_index, reduction, label_smoothing)\n    return _CrossEntropy",
         says="reads target −1 as the last class",
     ),
@@ -276,7 +278,8 @@ MUTANTS = [
         "shift_before_scale",
         "nn.layer_norm",
         old="            y = y.mul_(weight)\n        if bias is not None:\n            y = y.add_(bias)\n",
-        new="            y = (y if bias is None else y.add_(bias)).mul_(weight)\n        elif bias is not None:\n            y = y.add_(bias)\n",
+        new="            y = (y if bias is None else y.add_(bias)).mul_(weight)\n"
+        "        elif bias is not None:\n            y = y.add_(bias)\n",
         says="adds β before it multiplies by γ",
     ),
     Mutant(
@@ -289,7 +292,8 @@ MUTANTS = [
     Mutant(
         "scale_before_statistics",
         "nn.layer_norm",
-        old="        centred, scale = _centred(x.to(working_dtype(x)), dims, eps)\n        y = centred.mul_(scale)\n        if weight is not None:\n            y = y.mul_(weight)\n",
+        old="        centred, scale = _centred(x.to(working_dtype(x)), dims, eps)\n        y = centred.mul_(scale)\n"
+        "        if weight is not None:\n            y = y.mul_(weight)\n",
         new="        z = x.to(working_dtype(x)) if weight is None else x.to(working_dtype(x)) * weight\n"
         "        centred, scale = _centred(z, dims, eps)\n        y = centred.mul_(scale)\n",
         says="multiplies by γ before it normalises",

@@ -67,7 +67,7 @@ MUTANTS = [
         "numerics.softmax",
         old="return softmax_backward(grad, p, ctx.dim), None",
         new="return p * (1 - p) * grad, None",
-        says="backward keeps the diagonal p (1 − p) of the Jacobian and forgets that each output depends on every logit",
+        says="backward keeps the Jacobian's diagonal p (1 − p) and forgets that each output depends on every logit",
     ),
     Mutant(
         "softmax_is_detached",

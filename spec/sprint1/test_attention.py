@@ -225,10 +225,12 @@ def test_logits_of_ten_thousand_stay_finite(impl, draw, dtype):
     assert (low.double() - others).abs().max() <= figure * v.abs().max()
     (gradient,) = torch.autograd.grad(high.sum() + low.sum(), q)
     assert gradient.isfinite().all()
-    # Two keys at 1e4 and 1e4 − 1: large scores are not cut off, their difference counts.
-    near = torch.tensor([[1e4], [1e4 - 1.0]], dtype=torch.float64)
-    odds = impl.attention.scaled_dot_product_attention(near[:1] / 1e4, near, near - 1e4 + 1.0)
-    assert abs(float(odds) - 1 / (1 + math.exp(-1))) <= 1e-10
+    # Scores of ±1e6 that differ by 1: large ones are not cut off, their difference counts.
+    near = torch.tensor([[1e6], [1e6 - 1.0]], dtype=torch.float64)
+    for sign in (1.0, -1.0):
+        q = torch.tensor([[sign]], dtype=torch.float64)
+        odds = impl.attention.scaled_dot_product_attention(q, near, near - 1e6 + 1.0)
+        assert abs(float(odds) - 1 / (1 + math.exp(-sign))) <= 1e-9
 
 
 @proves("nanochat/week04/scaled-dot-product-attention#property", "colab/day054/scaled-dot-attention#property")

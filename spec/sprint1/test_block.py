@@ -66,6 +66,15 @@ def test_feed_forward_equals_the_oracle(shape, bias, dtype, parity, draw):
 
 
 @FEED_FORWARD
+@checks("magnitude", "oracle", "gradient")
+@pytest.mark.parametrize("scale", [1e-4, 30.0])
+def test_feed_forward_near_zero_and_far_from_it(scale, parity, draw):
+    weights = drawn(draw, feed_forward_shapes(6))
+    x = draw.normal(4, 6, scale=scale)
+    parity("models.FeedForward", x, init={"d_model": 6}, weights=weights, within=1e-12, gradients=True)
+
+
+@FEED_FORWARD
 @proves("karpathy/week07/feed-forward#parity")
 @checks("oracle", "gradient", "resources")
 def test_feed_forward_is_the_torch_composition(impl, draw):
@@ -105,7 +114,7 @@ def test_feed_forward_works_position_by_position(impl, draw):
 
 @subject("models.FeedForward", "models.Block")
 @proves("inference/0.5/transformer-block#property")
-@checks("resources")
+@checks("resources", "state")
 @pytest.mark.parametrize("d", [1, 8, 768])
 def test_parameter_counts(d, impl):
     with torch.device("meta"):
@@ -114,7 +123,9 @@ def test_parameter_counts(d, impl):
     assert sum(p.numel() for p in layer.parameters()) == 8 * d**2 + 5 * d
     assert sum(p.numel() for p in block.parameters()) == 12 * d**2 + 13 * d
     assert sum(p.numel() for p in plain.parameters()) == 12 * d**2 + 2 * d
-    assert {name: tuple(p.shape) for name, p in block.named_parameters()} == block_shapes(d)
+    assert {name: tuple(p.shape) for name, p in block.state_dict().items()} == block_shapes(d)
+    assert {name: tuple(p.shape) for name, p in layer.state_dict().items()} == feed_forward_shapes(d)
+    assert set(plain.state_dict()) == set(block_shapes(d, bias=False))
 
 
 @FEED_FORWARD
@@ -348,27 +359,22 @@ def test_gradient_through_24_blocks(impl, draw):
 @checks("magnitude")
 def test_variance_of_the_stream(impl, draw):
     """Branches of unit gain add 1 each to a variance of 1: 2 L of them 2 L, and 1 in all when scaled by 1/√(2 L)."""
-    d, layers = 64, 48
-    shapes = block_shapes(d)
+    d, layers = 32, 48
     gelu = math.sqrt(F.gelu(draw.normal(100_000), approximate="tanh").square().mean())
-    growth = {}
+    block, growth = impl.models.Block(d, 4).double(), {}
     for scale in (1 / math.sqrt(2 * layers), 1.0):
-        x = start = draw.normal(256, 1, d)  # one position: attention then passes its value on, at unit gain
+        x = start = draw.normal(128, 1, d)  # one position: attention then passes its value on, at unit gain
         for _ in range(layers):
-            weights = {
-                name: draw.normal(*shape, scale=1 / math.sqrt(shape[-1]))
-                for name, shape in shapes.items()
-                if len(shape) > 1
-            }
+            weights = {}
+            for name, shape in block_shapes(d).items():
+                if len(shape) > 1:
+                    weights[name] = draw.normal(*shape, scale=1 / math.sqrt(shape[-1]))
+                else:
+                    weights[name] = torch.full(shape, float(name.endswith("weight")), dtype=x.dtype)
             weights["mlp.proj.weight"] *= scale / gelu
             weights["attention.out_proj.weight"] *= scale
-            weights |= {
-                name: torch.ones(d) if name.endswith("weight") else torch.zeros(shape)
-                for name, shape in shapes.items()
-                if len(shape) == 1
-            }
             with torch.no_grad():
-                x = loaded(impl.models.Block(d, 4), weights)(x)
+                x = loaded(block, weights)(x)
         growth[scale] = (x.var() / start.var()).item()
     scaled, unscaled = growth.values()
     assert scaled < 3

@@ -79,7 +79,7 @@ def test_files_that_are_none_of_ours(content, impl, tmp_path):
 
 
 @proves("karpathy/week03/char-tokenizer#robustness", "sprints/day007/corpus-loader#robustness")
-@checks("edges")
+@checks("edges", "branches")
 def test_what_is_unknown_is_named(impl):
     tokenizer = impl.tokenizers.CharTokenizer("abc")
     with pytest.raises(ValueError, match=r"(?s)'x'.*\b4\b|\b4\b.*'x'"):

@@ -117,9 +117,7 @@ def test_verdicts_agree_with_torch(f, shapes, right, impl, draw):
     cotangent = draw.normal(*value.shape)
     analytic = torch.autograd.grad(value, inputs, cotangent)
     numeric = impl.numerics.finite_difference(f, inputs, cotangent)
-    passed = all(
-        impl.numerics.error_histogram(*pair).passed for pair in zip(analytic, numeric, strict=True)
-    )
+    passed = all(impl.numerics.error_histogram(*pair).passed for pair in zip(analytic, numeric, strict=True))
     assert torch.autograd.gradcheck(f, inputs, raise_exception=False) is right
     assert passed is right
 
@@ -227,6 +225,36 @@ def test_parameters_of_a_module(impl, draw):
         torch.testing.assert_close(got, parameter.grad, rtol=1e-7, atol=1e-9)
 
 
+@checks("resources")
+@pytest.mark.parametrize("entries", [1, 7, 20])
+def test_two_calls_an_entry(entries, impl, draw):
+    calls = []
+
+    def f(x, y):
+        calls.append(torch.is_grad_enabled())
+        return (x.sin() * y).sum()
+
+    impl.numerics.finite_difference(f, (draw.normal(entries), draw.normal(1)))
+    assert 2 * (entries + 1) <= len(calls) <= 2 * (entries + 1) + 2
+    assert not any(calls)
+
+
+@checks("invariance")
+def test_linear_in_the_cotangent_and_blind_to_order(impl, draw):
+    x, y, c = draw.normal(5), draw.normal(5), draw.normal(5)
+    check = impl.numerics.finite_difference
+    dx, dy = check(lambda x, y: x.sin() * y, (x, y), c)
+    for factor in (-1.0, 1e8, 1e-8):
+        for got, want in zip(check(lambda x, y: x.sin() * y, (x, y), factor * c), (dx, dy), strict=True):
+            torch.testing.assert_close(got, factor * want, rtol=1e-12, atol=0)
+    swapped = check(lambda y, x: x.sin() * y, (y, x), c)
+    assert torch.equal(swapped[0], dy)
+    assert torch.equal(swapped[1], dx)
+    order = draw.permutation(5)
+    (moved,) = check(lambda x: x.sin() * y[order], (x[order],), c[order])
+    torch.testing.assert_close(moved, dx[order], rtol=1e-12, atol=0)
+
+
 @checks("edges", "dtype")
 def test_shapes_at_the_edge(impl, draw):
     def held(f, *inputs, cotangent=None):
@@ -245,7 +273,9 @@ def test_shapes_at_the_edge(impl, draw):
     held(lambda x, y: (x.sin().sum() * y.exp()).sum(), draw.normal(0), draw.normal(2))
     held(torch.sin, draw.normal(3, 4).T, cotangent=draw.normal(4, 3))
     held(torch.sin, draw.normal(6, 4)[::2, 1:3], cotangent=draw.normal(3, 2))
-    held(lambda x, y, z: x @ y + z, draw.normal(2, 3), draw.normal(3, 1), draw.normal(2, 1), cotangent=draw.normal(2, 1))
+    held(
+        lambda x, y, z: x @ y + z, draw.normal(2, 3), draw.normal(3, 1), draw.normal(2, 1), cotangent=draw.normal(2, 1)
+    )
     held(lambda x: x, draw.normal(3), cotangent=draw.normal(3))  # the very memory that is moved comes back
     held(lambda x: x.reshape(-1)[1:4], draw.normal(2, 3), cotangent=draw.normal(3))
 
@@ -373,7 +403,9 @@ def test_errors_are_relative_to_the_tensors_own_scale(impl, draw):
     for factor in (1e-8, 1e8, -1.0):
         got = impl.numerics.error_histogram(factor * analytic, factor * numeric)
         assert got.passed
-        assert sum(abs(a - b) for a, b in zip(got.counts, want.counts, strict=True)) <= 2  # one at the edge of its decade
+        assert (
+            sum(abs(a - b) for a, b in zip(got.counts, want.counts, strict=True)) <= 2
+        )  # one at the edge of its decade
     planted = analytic.clone()
     planted[1, 1] *= 1.001
     for factor in (1e-8, 1.0, 1e8):

@@ -133,16 +133,20 @@ def test_each_element_is_on_its_own(approximate, impl, draw):
     other = torch.cat([x[:2], draw.normal(3, 7, scale=100.0)])
     torch.testing.assert_close(impl.nn.gelu(other, approximate)[:2], y[:2], rtol=1e-15, atol=1e-16)
     torch.testing.assert_close(impl.nn.gelu_backward(-3.0 * grad, x, approximate), -3.0 * dx, rtol=1e-14, atol=1e-16)
-    torch.testing.assert_close(impl.nn.gelu_backward(grad[order], x[order], approximate), dx[order], rtol=1e-15, atol=1e-16)
+    torch.testing.assert_close(
+        impl.nn.gelu_backward(grad[order], x[order], approximate), dx[order], rtol=1e-15, atol=1e-16
+    )
 
 
-@checks("oracle", "arguments", "gradient", "dtype")
+@checks("oracle", "arguments", "branches", "gradient", "dtype", "magnitude")
 @subject("nn.GELU")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_module_equals_the_oracle(dtype, parity, draw):
     x = draw.normal(3, 40, dtype=dtype, scale=1.5)
     for init in ({}, {"approximate": "none"}, {"approximate": "tanh"}):
         parity("nn.GELU", x, init=init, within=1e-13, gradients=True, upcast=True)
+        parity("nn.GELU", 1e-2 * x, init=init, within=1e-13, gradients=True, upcast=True)
+        parity("nn.GELU", 1e3 * x, init=init, within=1e-13, gradients=True, upcast=True)
 
 
 @checks("state", "resources", "purity", "invariance", "edges")

@@ -306,6 +306,20 @@ def test_every_parameter_has_a_gradient(changes, impl, draw):
         assert (table.grad.abs().amax(dim=-1) > 0).all(), "a token or a position that occurs has no gradient"
 
 
+@proves("colab/day056/learned-positions#property")
+@checks("gradient", "edges")
+def test_only_positions_that_occur_are_taught(impl, draw):
+    ours = model(impl, drawn(draw, shapes(SMALL)))
+    tokens, targets = problem(draw, SMALL, time=4)
+    ours(tokens, targets)[1].backward()
+    reached = ours.position_embedding.weight.grad.abs().amax(dim=-1)
+    assert (reached[:4] > 0).all()
+    assert (reached[4:] == 0).all()
+    ours(draw.integers(0, 11, 1, 7))
+    with pytest.raises(ValueError, match=r"(?s)\b8\b.*\b7\b"):
+        ours(draw.integers(0, 11, 1, 8))
+
+
 @proves("colab/day060/gpt2-model#gradient")
 @checks("gradient")
 def test_finite_differences_at_width_8(impl, draw):

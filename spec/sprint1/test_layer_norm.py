@@ -82,7 +82,7 @@ def test_backward_equals_the_oracle(shape, normalized, dtype, parity, draw):
     parity("nn.layer_norm_backward", *rows, weight.flatten()[:1].expand(5), within=1e-12, upcast=True)
 
 
-@checks("oracle", "arguments", "gradient", "dtype")
+@checks("oracle", "arguments", "branches", "gradient", "dtype", "purity")
 @subject("nn.LayerNorm")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "normalized"), SHAPES[1:3])
@@ -103,6 +103,26 @@ def test_module_equals_the_oracle(shape, normalized, dtype, parity, draw):
             within=1e-12,
             gradients=True,
             upcast=True,
+        )
+
+
+@checks("magnitude")
+@subject("nn.LayerNorm")
+def test_module_with_small_and_large_inputs(parity, draw):
+    weight, bias = _affine(draw, (6,))
+    for x, eps in (
+        (draw.normal(3, 6, scale=1e-3), 1e-5),
+        (draw.normal(3, 6, scale=1e-3), 0.1),
+        (draw.normal(3, 6, scale=1e6), 1e-5),
+    ):
+        parity(
+            "nn.LayerNorm",
+            x,
+            init={"normalized_shape": 6, "eps": eps},
+            weights={"weight": weight, "bias": bias},
+            against="nn.layer_norm_module",
+            within=1e-12,
+            gradients=True,
         )
 
 

@@ -63,8 +63,7 @@ def disagreement(ours, theirs, draw, inputs, options, init):
         parts.append([part.detach() for part in (*outputs, *gradients)])
     floor = 1e-3 * max(float(want.abs().max()) for want in parts[1])
     return max(
-        float((got - want).abs().max()) / max(float(want.abs().max()), floor)
-        for got, want in zip(*parts, strict=True)
+        float((got - want).abs().max()) / max(float(want.abs().max()), floor) for got, want in zip(*parts, strict=True)
     )
 
 

@@ -23,9 +23,10 @@ pytestmark = subject(HEADS)
 
 @proves("sprints/day006/multi-head-attention#robustness")
 @checks("branches", "invariance", "arguments")
+@pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("cross", [False, True])
-def test_a_padded_key_reaches_no_kept_query(impl, draw, cross, is_causal):
+def test_a_padded_key_reaches_no_kept_query(impl, draw, cross, is_causal, with_bias):
     """Not one bit of it, whatever stands there; and what is kept is what an unpadded row gives."""
     module = loaded(impl.attention.MultiHeadAttention, drawn_weights(draw))
     x = draw.normal(2, 5, D)
@@ -33,7 +34,9 @@ def test_a_padded_key_reaches_no_kept_query(impl, draw, cross, is_causal):
     lengths = (4, 2)
     options = {"key_padding_mask": reals(*lengths, keys=y.shape[1]), "is_causal": is_causal and not cross}
     real = options["key_padding_mask"]
-    for filling in (draw.normal(*y.shape), torch.full_like(y, 1e6)):
+    if with_bias:
+        options["attn_mask"] = bias = draw.normal(5, y.shape[1])
+    for filling in (draw.normal(*y.shape), torch.full_like(y, 1e6), torch.full_like(y, -1e6)):
         other = torch.where(real[..., None], y, filling)
         if cross:
             assert torch.equal(module(x, other, **options), module(x, y, **options))
@@ -41,7 +44,9 @@ def test_a_padded_key_reaches_no_kept_query(impl, draw, cross, is_causal):
             assert torch.equal(module(other, **options)[real], module(x, **options)[real])
     for row, length in enumerate(lengths):
         short = y[row, :length]
-        alone = module(x[row], short) if cross else module(short, is_causal=is_causal)
+        queries = x[row] if cross else short
+        mask = bias[: len(queries), :length] if with_bias else None
+        alone = module(queries, short, attn_mask=mask, is_causal=options["is_causal"])
         kept = module(x, y, **options)[row] if cross else module(x, **options)[row, :length]
         assert relative_error(kept, alone) <= 1e-12
 
@@ -84,6 +89,12 @@ def test_a_row_of_padding_gives_the_bias_and_no_nan(impl, draw, bias):
     gradients = torch.autograd.grad(output.square().sum(), [x, *module.parameters()])
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert (gradients[0][0] == 0).all()
+    # Zeros stand for "saw nothing" only: a NaN of its own is not hidden from a row, nor seen by another.
+    spoiled = x.detach().clone()
+    spoiled[1, 2, 0] = torch.nan
+    shown = module(spoiled, key_padding_mask=reals(0, 3, keys=4)).isnan()
+    assert shown[1, 2].all()
+    assert not shown[0].any()
 
 
 @proves("sprints/day006/multi-head-attention#robustness")

@@ -103,10 +103,23 @@ def test_softmax_backward_is_the_whole_jacobian(impl, draw):
     jacobian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     torch.testing.assert_close(got, (jacobian @ g[..., None])[..., 0], rtol=0, atol=1e-14)
     assert got.sum(-1).abs().max() < 1e-14
-    shifted = impl.numerics.softmax_backward(g + draw.normal(4, 1), p)  # a cotangent that is constant along dim does nothing
+    shifted = impl.numerics.softmax_backward(
+        g + draw.normal(4, 1), p
+    )  # a cotangent that is constant along dim does nothing
     torch.testing.assert_close(shifted, got, rtol=0, atol=1e-14)
     certain = torch.eye(6, dtype=x.dtype)[:4]  # a one-hot softmax has a zero Jacobian
     assert torch.equal(impl.numerics.softmax_backward(g, certain), torch.zeros_like(g))
+
+
+@checks("magnitude")
+@subject("numerics.softmax_backward")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_backward_of_large_gradients_and_tiny_probabilities(dtype, parity, draw):
+    p = draw.normal(4, 9, scale=4.0).softmax(-1).to(getattr(torch, dtype))
+    parity("numerics.softmax_backward", draw.normal(4, 9, dtype=dtype, scale=1e3), p, upcast=True)
+    parity("numerics.softmax_backward", draw.normal(4, 9, dtype=dtype) + 50, p, upcast=True)
+    long = draw.normal(2, 3000).softmax(-1).to(p.dtype)
+    parity("numerics.softmax_backward", draw.normal(2, 3000, dtype=dtype) + 4, long, upcast=True)
 
 
 @checks("purity")

@@ -194,9 +194,10 @@ print(repr(evaluate(model, TokenDataset(held_out, 64))))
 @proves("sprints/day007/baseline-run#property")
 @checks("state")
 def test_the_checkpoint_in_a_fresh_process(impl, artifact, shakespeare, tmp_path):
-    for name in ("training.evaluate", "training.load_checkpoint"):
-        impl[name]
     run = run_of(artifact, shakespeare, BASELINE)
+    state = impl.training.load_checkpoint(checkpoint(run, 1024, tmp_path))  # unwritten: a todo here, not a crash there
+    assert state.keys()
+    impl.training.evaluate(trained(impl, run, 1024), impl.data.TokenDataset(torch.arange(65), 64))
     root = str(Path(touchstone.__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", FRESH, impl.label, str(checkpoint(run, 2048, tmp_path))]

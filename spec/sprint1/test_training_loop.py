@@ -98,7 +98,7 @@ def by_hand(model, oracle, batches, settings):
 
 @subject("training.train", "training.TrainConfig", "data.TokenDataset", "data.sample_offsets")
 @proves("sprints/day007/lr-warmup#property")
-@checks("oracle", "arguments", "branches", "magnitude", "state")
+@checks("oracle", "arguments", "branches", "magnitude", "state", "resources")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -191,7 +191,7 @@ def test_when_validation_runs(every, steps, impl, corpus, draw):
     "nanochat/week04/train-shakespeare#property",
     "inference/0.7/gpt#property",
 )
-@checks("oracle", "invariance", "edges")
+@checks("oracle", "invariance", "edges", "resources")
 @pytest.mark.parametrize("n", [6, 7, 36, 40])
 def test_validation_weighs_every_target_once(n, impl, draw):
     model, tokens = Bigram(draw), draw.integers(0, V, n)
@@ -232,7 +232,7 @@ def generators():
     "nanochat/week06/training-engine#property",
     "inference/0.7/gpt#property",
 )
-@checks("purity", "state")
+@checks("purity", "state", "dtype", "branches")
 @pytest.mark.parametrize("mode", [True, False])
 def test_validation_leaves_no_trace(mode, impl, corpus):
     model = Dropping().train(mode)
@@ -244,7 +244,7 @@ def test_validation_leaves_no_trace(mode, impl, corpus):
     before = generators()
     dataset = Restless(impl.data.TokenDataset(corpus, T))
     loss = impl.training.evaluate(model, dataset)
-    assert isinstance(loss, float), "a number keeps no graph"
+    assert type(loss) is float, "a number keeps no graph"
     assert impl.training.evaluate(model, dataset) == loss, "dropout must be off"
     assert generators() == before
     assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
@@ -260,7 +260,7 @@ def test_validation_leaves_no_trace(mode, impl, corpus):
     "sprints/day026/validation-loop#property-2",
     "nanochat/week06/training-engine#property",
 )
-@checks("purity", "state", "invariance")
+@checks("purity", "state", "invariance", "dtype")
 def test_a_run_is_the_same_with_and_without_validation(impl, corpus):
     dataset = impl.data.TokenDataset(corpus[:150], T)
     held_out = Restless(impl.data.TokenDataset(corpus[150:], T))
@@ -272,6 +272,8 @@ def test_a_run_is_the_same_with_and_without_validation(impl, corpus):
         log = impl.training.train(model, dataset, config(impl, steps=9, evaluate_every=2), **options)
         assert generators() == before, "the caller's generators must be as they were"
         assert model.training
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        assert all(type(value) is float for value in log.loss + log.validation_loss + log.gradient_norm)
         runs.append((log.loss, [value.tolist() for value in model.state_dict().values()]))
     assert runs[0] == runs[1]
     still = Dropping().eval()
@@ -348,7 +350,7 @@ class Payload:
 
 
 @subject("training.save_checkpoint", "training.load_checkpoint")
-@checks("state", "edges", "oracle")
+@checks("state", "edges", "oracle", "dtype")
 def test_checkpoints_are_whole_and_hold_no_code(impl, tmp_path, draw):
     state = {
         "a": draw.normal(3, 2),
@@ -357,9 +359,17 @@ def test_checkpoints_are_whole_and_hold_no_code(impl, tmp_path, draw):
         "s": "text",
         "t": (1, [2.5, None, True], {"k": draw.integers(0, 9, 2)}),
     }
+    tensors = {
+        name: draw.uniform(0, 9, 4).to(getattr(torch, name))
+        for name in ("float32", "bfloat16", "float16", "uint8", "bool")
+    }
+    state |= tensors
     path = tmp_path / "deep" / "step.pt"
     impl.training.save_checkpoint(path, state)
     found = impl.training.load_checkpoint(str(path))
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
     assert torch.equal(found["a"], state["a"])
     assert torch.equal(found["t"][2]["k"], state["t"][2]["k"])
     assert (found["n"], found["x"], found["s"], found["t"][:2]) == (7, 0.1, "text", (1, [2.5, None, True]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 #: Where torch does otherwise on purpose: proof line → why.
 DEVIATIONS: dict[str, str] = {
-    "sprints/day001/softmax-crossentropy-gradient#robustness": "a mean over nothing but ignored targets is NaN in torch",
-    "karpathy/week02/losses#robustness-2": "a mean over nothing but ignored targets is NaN in torch",
+    "sprints/day001/softmax-crossentropy-gradient#robustness": "a mean over ignored targets alone is NaN in torch",
+    "karpathy/week02/losses#robustness-2": "a mean over ignored targets alone is NaN in torch",
     "sprints/day017/stable-logsoftmax#property": "torch's softmax of all −∞, and of +∞, is NaN",
-    "sprints/day018/crossentropy-manual-gradient#robustness": "torch takes 1 for a label smoothing, and reads a negative one or NaN as none",
+    "sprints/day018/crossentropy-manual-gradient#robustness": "torch smooths by 1, and by nothing for a negative or NaN",
 }

@@ -75,8 +75,8 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
         raise RuntimeError("torch takes a negative eps and gives NaN")
     given = weight if weight is not None else bias
     shape = x.shape[-1:] if given is None else given.shape
-    wide = [None if part is None else _wide(part) for part in (weight, bias)]
-    return functional.layer_norm(_wide(x), shape, *wide, eps).to(x.dtype)
+    gamma, beta = (None if part is None else _wide(part) for part in (weight, bias))
+    return functional.layer_norm(_wide(x), shape, gamma, beta, eps).to(x.dtype)
 
 
 @refusing

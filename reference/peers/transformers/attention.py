@@ -65,9 +65,7 @@ class MultiHeadAttention(nn.Module):
         output = torch.where(dead[..., 0, :, :], nothing, output)
         return (output, weights.reshape(shape).masked_fill(dead, 0.0)) if need_weights else output
 
-    def _check(
-        self, query: Tensor, memory: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor | None
-    ) -> None:
+    def _check(self, query: Tensor, memory: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor | None) -> None:
         if query.shape[:-2] != memory.shape[:-2] or {query.shape[-1], memory.shape[-1]} != {self.d_model}:
             raise ValueError(f"refused: query {tuple(query.shape)}, key {tuple(memory.shape)}, width {self.d_model}")
         if attn_mask is not None and attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():

@@ -1,0 +1,297 @@
+"""The method of a race: what it says of equal lanes, of slower ones, and of lanes that do not do the work."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from touchstone import races
+from touchstone.clocks import CpuClock, CudaClock, Timing, held
+
+CALLS = 4
+
+
+def drawn(generator: torch.Generator, side: int = 48) -> Callable[[], tuple[torch.Tensor, ...]]:
+    return lambda: (torch.randn(side, side, generator=generator), torch.randn(side, side, generator=generator))
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return left @ right
+
+
+# -- the statistics, on made-up times ---------------------------------------------------------------------------------
+
+
+def made_up(trials: int, rounds: int, slowdown: float, seed: int) -> list[list[float]]:
+    """Ratios as a loaded machine makes them: noise of 3 %, the second lane of a round 5 % faster, a speed that wanders
+    (which a pair shares but for a little), and one timing in twenty up to e times as long.
+    """
+    chance = np.random.default_rng(seed)
+    found = []
+    for _ in range(trials):
+        noise = chance.normal(0, 0.03, (2, rounds)) + np.cumsum(chance.normal(0, 0.003, (2, rounds)), axis=1) * 0.1
+        noise += np.where(chance.random((2, rounds)) < 0.05, chance.random((2, rounds)), 0.0)
+        order = np.where(np.arange(rounds) % 2 == 0, 0.05, -0.05) / 2
+        found.append(list(np.exp(noise[0] - noise[1] + order) * slowdown))
+    return found
+
+
+def verdicts(slowdown: float, rounds: int = 240) -> list[str]:
+    return [races.compare(ratios, seed=0).verdict for ratios in made_up(200, rounds, slowdown, seed=17)]
+
+
+def test_equal_lanes_are_not_told_apart():
+    assert verdicts(1.0).count("cannot tell") >= 196
+    assert verdicts(1.0, rounds=races.LEAST).count("cannot tell") >= 180
+
+
+def test_a_slowdown_of_five_percent_is_seen_and_so_is_its_inverse():
+    assert verdicts(1.05).count("slower") >= 196
+    assert verdicts(1 / 1.05).count("faster") >= 196
+
+
+def test_what_comes_second_brings_cancels():
+    """Noise-free, the second lane 20 % faster: the plain median of the rounds would have an interval from 0.8 to 1.2."""
+    ratios = [1.2 if index % 2 == 0 else 1 / 1.2 for index in range(40)]
+    found = races.compare(ratios, seed=0)
+    assert found.ratio == pytest.approx(1.0)
+    assert found.high - found.low < 1e-9
+
+
+def test_intervals_hold_the_truth():
+    """A 95 % interval of the ratio holds it in most of 200 trials; too narrow a one would make verdicts of noise."""
+    found = [races.compare(ratios, seed=0) for ratios in made_up(200, 80, 1.1, seed=3)]
+    assert sum(each.low <= 1.1 <= each.high for each in found) >= 176
+
+
+@pytest.mark.parametrize("ratios", [[], [1.0], [1.0, 1.0, 1.0]])
+def test_half_a_pair_of_rounds_is_refused(ratios: list[float]):
+    with pytest.raises(ValueError, match=f"even number of rounds, got {len(ratios)}"):
+        races.compare(ratios, seed=0)
+
+
+# -- the rounds, under a scripted clock -------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A clock whose seconds are looked up by the lane; it notes who ran when, with which inputs."""
+
+    name, device = "scripted", "cpu"
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.ran: list[tuple[str, list[int], int]] = []
+
+    def time(self, call: Any, batch: Any, kept: int) -> Timing:
+        results = [call(*inputs) for inputs in batch]
+        self.ran.append((call.__name__, [id(inputs[0]) for inputs in batch], kept))
+        return Timing(self.seconds[call.__name__] * len(batch), 0, results[kept])
+
+
+def named(name: str, function: Callable[..., Any] = product) -> Callable[..., Any]:
+    def lane(*inputs: Any) -> Any:
+        return function(*inputs)
+
+    lane.__name__ = name
+    return lane
+
+
+def race(clock: Any, peer: str | None = "b", seconds: float = 0.0, **lanes: Callable[..., Any]) -> races.Times:
+    entered = {name: named(name, function) for name, function in lanes.items()}
+    inputs = drawn(torch.Generator().manual_seed(1), side=6)
+    return races.run(entered, inputs, clock=clock, seconds=seconds, peer=peer, seed=5)
+
+
+def test_order_alternates_and_everybody_has_fresh_inputs_of_his_own():
+    clock = Scripted({"a": 0.0002, "b": 0.0001})
+    times = race(clock, a=product, b=product)
+    assert times.calls == 10  # a timing takes a millisecond
+    assert times.ratios("a", "b") == pytest.approx([2.0] * races.LEAST)
+    raced = [(name, kept) for name, places, kept in clock.ran if len(places) == times.calls]
+    assert [name for name, _ in raced[:8]] == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    rounds = [raced[index : index + 2] for index in range(0, len(raced), 2)]
+    assert all(first[1] == second[1] for first, second in rounds)  # the same call is kept of both
+    assert len({first[1] for first, _ in rounds}) > 1
+    assert times.compare("a", "b", 0).verdict == "slower"
+
+
+def test_a_race_ends_when_it_is_sure_or_when_time_is_up():
+    assert len(race(Scripted({"a": 1.0, "b": 1.0}), seconds=60.0, a=product, b=product).seconds["a"]) == races.ENOUGH
+    assert len(race(Scripted({"a": 1.0, "b": 1.0}), seconds=0.0, a=product, b=product).seconds["a"]) == races.LEAST
+
+
+def test_without_a_peer_times_are_told_and_nothing_is_compared():
+    times = race(Scripted({"a": 0.5}), peer=None, a=product)
+    assert times.median("a") == 0.5
+    assert not times.refused
+
+
+# -- fair play --------------------------------------------------------------------------------------------------------
+
+
+def last_output(*inputs: Any, memory: list[Any] = []) -> Any:  # noqa: B006 - the cheat remembers
+    if not memory:
+        memory.append(product(*inputs))
+    return memory[0]
+
+
+def remembers_by_a_hash(left: Any, right: Any, memory: dict[bool, Any] = {}) -> Any:  # noqa: B006 - the cheat remembers
+    key = bool(left[0, 0] > 0)
+    if key not in memory:
+        memory[key] = left @ right
+    return memory[key]
+
+
+def half_of_it(left: Any, right: Any) -> Any:
+    found = torch.zeros(len(left), right.shape[1])
+    half = len(left) // 2
+    found[:half] = left[:half] @ right
+    return found
+
+
+def every_other(left: Any, right: Any, count: list[int] = [0]) -> Any:  # noqa: B006 - the cheat counts
+    count[0] += 1
+    return left @ right if count[0] % 2 else torch.empty(len(left), right.shape[1])
+
+
+def not_a_number(left: Any, right: Any) -> Any:
+    return (left @ right) * torch.nan
+
+
+CHEATS = [
+    last_output,
+    remembers_by_a_hash,
+    half_of_it,
+    every_other,
+    not_a_number,
+    lambda left, right: left.double() @ right.double(),
+]
+
+
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
+def test_who_does_not_do_the_work_is_refused(cheat: Callable[..., Any]):
+    times = race(Scripted({"a": 0.0005, "b": 0.001, "c": 0.001}), a=cheat, b=product, c=product)
+    assert list(times.refused) == ["a"]
+    assert "a differs from b on fresh inputs" in times.refused["a"]
+    assert set(times.seconds) == {"b", "c"}  # the others race on
+    assert times.compare("c", "b", 0).verdict == "cannot tell"
+
+
+def test_when_nobody_is_left_to_race_it_ends():
+    times = race(Scripted({"a": 1.0, "b": 1.0}), seconds=60.0, a=half_of_it, b=product)
+    assert list(times.refused) == ["a"]
+
+
+def test_who_waits_is_refused_for_processor_time_does_not_see_it():
+    def sleeps(left: Any, right: Any) -> Any:
+        time.sleep(0.001)
+        return left @ right
+
+    times = race(CpuClock(), seconds=0.1, a=sleeps, b=product)
+    assert list(times.refused) == ["a"]
+    assert "processor time does not see" in times.refused["a"]
+
+
+def test_rounding_is_no_cheat_and_gradients_are_compared():
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
+    assert races.difference((x * (1 + 1e-5), 3), (x, 3)) is None
+    assert "largest difference" in str(races.difference((x * 1.01, 3), (x, 3)))
+    assert "4 where there should be 3" in str(races.difference((x, 4), (x, 3)))
+    assert races.difference((x,), (x, 3)) == "1 results where there should be 2 results"
+    assert races.difference(x[0], x) == "float32 (64,) where there should be float32 (64, 64)"
+    assert races.difference(x.bfloat16(), x) == "bfloat16 (64, 64) where there should be float32 (64, 64)"
+    copy = races.copied(x.clone().requires_grad_())
+    assert copy.requires_grad
+    assert copy.data_ptr() != x.data_ptr()
+
+
+# -- on this machine --------------------------------------------------------------------------------------------------
+
+
+def test_on_this_machine_equal_lanes_are_equal_and_double_work_is_slower():
+    """Eight quick trials of each.  Equal lanes are called different in less than 1 trial of 20: five of eight are an event
+    of 2e-5, and the rule for lanes that run one after the other on the wall's clock.
+    """
+    inputs = drawn(torch.Generator().manual_seed(3), side=96)
+    equal, double = [], []
+    for trial in range(8):
+        lanes = {
+            "a": product,
+            "b": lambda left, right: left @ right,
+            "twice": lambda left, right: (left @ right, left @ right)[1],
+        }
+        times = races.run(lanes, inputs, clock=CpuClock(), seconds=0.15, peer="b", seed=trial)
+        assert not times.refused
+        equal.append(times.compare("a", "b", trial).verdict)
+        double.append(times.compare("twice", "b", trial).verdict)
+    assert equal.count("cannot tell") >= 4, equal
+    assert double.count("slower") >= 6, double
+    assert "faster" not in double
+
+
+def test_threads_and_collector_are_held_and_given_back():
+    threads = torch.get_num_threads()
+
+    def fails() -> None:
+        with held():
+            assert torch.get_num_threads() == 1
+            assert not gc.isenabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert gc.isenabled()
+    assert torch.get_num_threads() == threads
+
+
+# -- CUDA events, simulated -------------------------------------------------------------------------------------------
+
+
+class SimulatedCuda:
+    """What CudaClock asks of torch.cuda: events that read a counter of milliseconds; every synchronisation is noted."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def Event(self, *, enable_timing: bool) -> Any:
+        assert enable_timing
+        outer = self
+
+        class Event:
+            at = 0.0
+
+            def record(self) -> None:
+                outer.log.append("record")
+                self.at = outer.now
+
+            def elapsed_time(self, end: Any) -> float:
+                return end.at - self.at
+
+        return Event()
+
+    def synchronize(self) -> None:
+        self.log.append("synchronize")
+
+    def get_device_properties(self, index: int) -> Any:
+        return type("Properties", (), {"L2_cache_size": 1024})()
+
+
+def test_cuda_events_time_the_batch_simulated():
+    cuda = SimulatedCuda()
+    clock = CudaClock(cuda, device="cpu")
+
+    def call(x: float) -> float:
+        cuda.now += 2.0
+        return x
+
+    timing = clock.time(call, [(1.0,), (2.0,), (3.0,)], kept=1)
+    assert timing == Timing(0.006, 0, 2.0)
+    assert cuda.log == ["synchronize", "record", "record", "synchronize"]
+    assert clock._flushed.numel() == 2048  # twice the L2 cache is written before
