@@ -12,6 +12,8 @@ from touchstone.ceilings import Ceilings
 from touchstone.clocks import THREADS, CpuClock, CudaClock
 from touchstone.draw import Draw
 from touchstone.lanes import Entry, case, inputs_of
+from touchstone.memory import peak_device, peak_resident
+from touchstone.outcomes import NotMeasured
 from touchstone.records import gpu_name, hardware
 from touchstone.wording import number
 
@@ -35,10 +37,24 @@ class Heat:
         brief = item.config.option.quick or session is None or session.disabled
         seconds = races.QUICK if brief else races.FULL
         self.times = races.run(entry.lanes, inputs, clock=self.clock, seconds=seconds, peer=self.peer, seed=self.seed)
+        given = [] if brief else list(inputs())
+        self.peaks = {} if brief else {lane: self._peak(entry.lanes[lane], given) for lane in self.times.seconds}
         self.problems = list(self.times.refused.values())
         self.lines: list[str] = []
         self._record_all()
         self._save_all()
+
+    def _peak(self, lane: Any, given: list[Any]) -> dict[str, Any]:
+        """What a call adds to the memory in use at the most: resident on a CPU, the allocator's and NVML's on a GPU."""
+        try:
+            if self.clock.device == "cpu":
+                readings = [peak_resident(lane, *given)]
+            else:
+                readings = peak_device(lambda: lane(*given))
+        except (NotMeasured, RuntimeError) as error:
+            return {"bytes": None, "source": "", "reason": str(error), "beside": []}
+        first, *others = ({"bytes": each.value, "source": each.source, "reason": each.reason} for each in readings)
+        return first | {"beside": others}
 
     # -- records and budgets ------------------------------------------------------------------------------------------
 
@@ -60,7 +76,7 @@ class Heat:
             "high": None, "verdict": "", "reason": "", "seconds": None, "peer_seconds": None, "rounds": 0,
             "calls": self.times.calls, "clock": self.clock.name, "threads": THREADS, "hardware": self._kind,
             "flops": float(race.flops(*shape)), "bytes": float(race.bytes(*shape)), "fraction": None, "binds": None,
-            "budget": None,
+            "budget": None, "memory": self.peaks.get(lane), "peer_memory": self.peaks.get(peer),
         }  # fmt: skip
         if lane in self.times.refused:
             return record | {"verdict": "refused", "reason": self.times.refused[lane]}
@@ -102,8 +118,9 @@ class Heat:
             values = seconds
             told: dict[str, Any] = {"statistic": "seconds", "lane": lane, "peer": self.peer}
             if self.peer is not None and self.clock.device == "cpu":
-                values, told["statistic"] = self.times.ratios(lane, self.peer), saved.RELATIVE
+                values, told["statistic"] = self.times.balanced(lane, self.peer), saved.RELATIVE
             told |= {"seconds": self.times.median(lane), "clock": self.clock.name, "threads": THREADS}
+            told |= {"memory": self.peaks.get(lane), "torch": torch.__version__}
             if self.peer is not None and lane != self.peer:
                 ratio = self.times.compare(lane, self.peer, self.seed)
                 told |= {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "verdict": ratio.verdict}

@@ -43,7 +43,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2
 FULL, QUICK = 6.0, 0.8
 LEAST = 8
 #: From ENOUGH rounds on a race also ends when every interval is within ± HALF_WIDTH.
-ENOUGH, HALF_WIDTH = 24, 0.01
+ENOUGH, HALF_WIDTH = 24, 0.005
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,14 @@ class Times:
 
     def ratios(self, lane: str, peer: str) -> list[float]:
         return [mine / theirs for mine, theirs in zip(self.seconds[lane], self.seconds[peer], strict=True)]
+
+    def balanced(self, lane: str, peer: str) -> list[float]:
+        """The ratios of the rounds, each less what coming first or second brings; their median is the race's ratio."""
+        logs = np.log(self.ratios(lane, peer))
+        shift = (np.median(logs[0::2]) - np.median(logs[1::2])) / 2
+        logs[0::2] -= shift
+        logs[1::2] += shift
+        return [float(value) for value in np.exp(logs)]
 
     def compare(self, lane: str, peer: str, seed: int) -> Ratio:
         return compare(self.ratios(lane, peer), seed)

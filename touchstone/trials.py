@@ -43,6 +43,7 @@ def loop(mine: Touchstone, session: pytest.Session) -> bool:
         report.mutants = _mutant_variants(mine, items)
     if option.acceptance:
         report.accepted = _acceptance_variants(mine, items)
+    session.testscollected = len(report.mutants) + len(report.accepted)
     if option.mutants:
         needed = {
             item.nodeid for variant in report.mutants if not _known(mine, variant, report) for item in variant.items
@@ -66,7 +67,6 @@ def loop(mine: Touchstone, session: pytest.Session) -> bool:
     if option.acceptance:
         report.verdicts.update(_judge_named(mine, report.accepted, report, stop_at_first=False))
     report.write(mine)
-    session.testscollected = len(report.mutants) + len(report.accepted)
     session.testsfailed += len(report.baseline)
     stop_if_asked(session)
     return True

@@ -99,12 +99,14 @@ def _gradient(
     p = softmax(logits.to(working_dtype(logits)))
     kept, index, w = _target_weights(targets, weight, ignore_index, p.dtype)
     reaching = grad.to(p.dtype) / w.sum() if reduction == "mean" else grad.to(p.dtype)
-    onto_target = (1 - label_smoothing) * w.unsqueeze(-1)
-    rows = (p * onto_target).scatter_add(-1, index.unsqueeze(-1), -onto_target)
+    onto_target = ((1 - label_smoothing) * reaching * w).unsqueeze(-1)
+    onto_every = (label_smoothing * reaching * kept).unsqueeze(-1)
+    spread = torch.ones_like(p[..., :1]) if weight is None else weight.to(p.dtype)
+    rows = p * (onto_target + onto_every * spread.mean(-1, keepdim=True))
+    rows.scatter_add_(-1, index.unsqueeze(-1), -onto_target)
     if label_smoothing > 0:
-        spread = torch.ones_like(p[..., :1]) if weight is None else weight.to(p.dtype)
-        rows = rows + label_smoothing * (p * spread.mean(-1, keepdim=True) - spread / p.shape[-1])
-    return (rows * reaching.unsqueeze(-1)).masked_fill_(~kept.unsqueeze(-1), 0.0).to(logits.dtype)
+        rows.sub_(onto_every * spread / p.shape[-1])
+    return rows.masked_fill_(~kept.unsqueeze(-1), 0.0).to(logits.dtype)
 
 
 def _target_weights(

@@ -34,13 +34,14 @@ def gelu_backward(
         raise ValueError(f"grad has shape {tuple(grad.shape)}, x has shape {tuple(x.shape)}")
     z = x.to(working_dtype(x))
     if approximate == "tanh":
-        t = torch.tanh(math.sqrt(2 / math.pi) * (z + _CUBIC * z**3))
-        inner = math.sqrt(2 / math.pi) * (1 + 3 * _CUBIC * z**2)
-        slope = 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * inner
+        square = z * z
+        t = torch.tanh((_CUBIC * square).add_(1.0) * z * math.sqrt(2 / math.pi))
+        inner = square.mul_(3 * _CUBIC).add_(1.0).mul_(math.sqrt(2 / math.pi))
+        slope = (1 - t * t).mul_(inner).mul_(z).add_(t).add_(1.0)  # twice the derivative
     else:
-        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        slope = 0.5 * (1 + torch.erf(z * math.sqrt(0.5))) + z * density
-    return (grad.to(z.dtype) * slope).to(x.dtype)
+        density = (z * z).mul_(-0.5).exp_()
+        slope = (z * density).mul_(math.sqrt(2 / math.pi)).add_(torch.erf(z * math.sqrt(0.5))).add_(1.0)
+    return (grad.to(z.dtype) * slope).mul_(0.5).to(x.dtype)
 
 
 class GELU(nn.Module):

@@ -108,8 +108,8 @@ def _gradients(
     x_hat = centred * scale
     h = g if weight is None else g * weight
     through_mean = h.mean(dims, keepdim=True)
-    through_variance = x_hat * (h * x_hat).mean(dims, keepdim=True)
-    dx = (h - through_mean - through_variance) * scale
+    through_variance = (h * x_hat).mean(dims, keepdim=True)
+    dx = (h - through_mean).addcmul_(x_hat, through_variance, value=-1).mul_(scale)
     batch = tuple(range(x.dim() - len(dims)))
     dtype = x.dtype if weight is None else weight.dtype
     dweight, dbias = (g * x_hat).sum(batch) if batch else g * x_hat, g.sum(batch) if batch else g.clone()

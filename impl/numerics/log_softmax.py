@@ -40,4 +40,5 @@ class _LogSoftmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         g = grad.to(working_dtype(x))
-        return (g - softmax(x.to(g.dtype), ctx.dim) * g.sum(ctx.dim, keepdim=True)).to(x.dtype), None
+        p = softmax(x.to(g.dtype), ctx.dim)
+        return torch.addcmul(g, p, g.sum(ctx.dim, keepdim=True), value=-1).to(x.dtype), None

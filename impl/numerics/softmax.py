@@ -32,7 +32,8 @@ def softmax_backward(
     check_dim(probabilities, dim)
     p = probabilities.to(working_dtype(probabilities))
     g = grad.to(p.dtype)
-    return (p * (g - (g * p).sum(dim, keepdim=True))).to(probabilities.dtype)
+    inner = torch.linalg.vecdot(g, p, dim=dim).unsqueeze(dim)
+    return (g - inner).mul_(p).to(probabilities.dtype)
 
 
 class _Softmax(torch.autograd.Function):

@@ -62,6 +62,8 @@ def test_what_comes_second_brings_cancels():
     found = races.compare(ratios, seed=0)
     assert found.ratio == pytest.approx(1.0)
     assert found.high - found.low < 1e-9
+    times = races.Times({"a": ratios, "b": [1.0] * 40}, calls=1)
+    assert times.balanced("a", "b") == pytest.approx([1.0] * 40)
 
 
 def test_intervals_hold_the_truth():
@@ -215,8 +217,8 @@ def test_rounding_is_no_cheat_and_gradients_are_compared():
 
 
 def test_on_this_machine_equal_lanes_are_equal_and_double_work_is_slower():
-    """Eight quick trials of each.  Equal lanes are called different in less than 1 trial of 20: five of eight are an event
-    of 2e-5, and the rule for lanes that run one after the other on the wall's clock.
+    """Eight quick trials of each.  Equal lanes are called different in less than 1 trial of 20: five of eight are an
+    event of 2e-5, and the rule for lanes that run one after the other on the wall's clock.
     """
     inputs = drawn(torch.Generator().manual_seed(3), side=96)
     equal, double = [], []
