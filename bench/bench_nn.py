@@ -11,7 +11,7 @@ import torch
 
 from touchstone import race
 
-SHAPES = [(64, 512), (512, 4096)]
+SHAPES = [(64, 512), (256, 4096)]
 PEERS = ["peers.torch"]
 
 

@@ -1,1 +1,1 @@
-"""The shipped implementation, by subject.  Each room imports torch, NumPy, the standard library and other rooms only."""
+"""The shipped implementation, by subject.  A room imports torch, NumPy, the standard library and other rooms."""

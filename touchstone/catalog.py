@@ -184,10 +184,10 @@ def _row(raw: dict[str, Any], plan: str, where: str, problems: list[str]) -> Row
         if found["needs"] is not None:
             own = tuple(part.strip() for part in found["needs"].split(",") if part.strip())
             _check_needs(own, where, problems)
-        kind = found["kind"]
-        seen[kind] += 1
-        key = f"{raw['id']}#{kind}" + (f"-{seen[kind]}" if seen[kind] > 1 else "")
-        lines.append(Line(key, raw["id"], kind, found["text"], own))
+        family = found["kind"]
+        seen[family] += 1
+        key = f"{raw['id']}#{family}" + (f"-{seen[family]}" if seen[family] > 1 else "")
+        lines.append(Line(key, raw["id"], family, found["text"], own))
     return Row(
         id=raw["id"],
         plan=plan,

@@ -66,8 +66,8 @@ class Layer:
         thing = getattr(module, noun, MISSING) if module is not None else MISSING
         if thing is MISSING or self.arrays == "torch" or inspect.isclass(thing) or not callable(thing):
             return thing
-        # A public backward may take other arguments than the forward (softmax's takes the probabilities): then a private
-        # one beside it, with the forward's, serves autograd.
+        # A public backward may take other arguments than the forward (probabilities where the forward takes scores):
+        # then a private one beside it, with the forward's, serves autograd.
         backward = getattr(module, f"_{noun}_backward", None) or getattr(module, f"{noun}_backward", None)
         return torch_facing(name, thing, backward)
 

@@ -1,8 +1,8 @@
 """What pytest-benchmark saves and compares of a race: a bench of its own for each lane, filled by hand.
 
 On a CPU the saved statistic is the time relative to the first peer in the same round, so that a slower day of the
-machine is no regression and `--benchmark-compare-fail=median:10%` holds a ratio; on a GPU it is seconds.  Runs are kept
-under `.touchstone/benchmarks/<hardware>/`; GPU baselines, which gate, are committed under `bench/baselines/<model>/`.
+machine is no regression and `--benchmark-compare-fail=median:10%` holds a ratio, and a lane whose interval still meets
+that of its saved run has not regressed; on a GPU it is seconds.  Runs are kept under `.touchstone/benchmarks/<hardware>/`; GPU baselines, which gate, are committed under `bench/baselines/<model>/`.
 
 Much of this is private to pytest-benchmark 5.3.1: constraints.txt pins it, `tests/test_saved.py` says when it changes.
 """
@@ -94,9 +94,27 @@ def prepare(config: pytest.Config) -> None:
         found.sort = "fullname"  # a lane stands above its own past
     if found.compare is True and found.compared_mapping:
         found.compared_mapping = _newest_of_each(found.storage)
-    if found.compare and not found.compared_mapping and found.compare_fail and gating(config) is None:
-        found.compare_fail = []
-        found.logger.warning("Nothing is saved yet to see a regression against; this run will be the first.")
+    if found.compare and found.compare_fail and gating(config) is None:
+        found.compare_fail = [Surely(check, found.compared_mapping) for check in found.compare_fail]
+        if not found.compared_mapping:
+            found.compare_fail = []
+            found.logger.warning("Nothing is saved yet to see a regression against; this run will be the first.")
+
+
+@dataclass(frozen=True)
+class Surely:
+    """A check for regressions that also wants the interval of a lane to lie above that of its saved run."""
+
+    check: Any
+    mapping: dict[Any, dict[str, Any]]
+
+    def fails(self, current: Any, compared: dict[str, Any]) -> str | None:
+        why = self.check.fails(current, compared)
+        saved = next(
+            (benches[current.fullname] for benches in self.mapping.values() if current.fullname in benches), {}
+        )
+        before, now = saved.get("extra_info", {}).get("high"), current.extra_info.get("low")
+        return None if before is not None and now is not None and now <= before else why
 
 
 def _newest_of_each(storage: Any) -> dict[Any, dict[str, Any]]:

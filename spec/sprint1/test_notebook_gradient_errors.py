@@ -115,7 +115,11 @@ def test_runs_clean_and_shows_both_precisions(books, impl, request, record):
     assert [step for step, _ in data["table"]] == [10.0**-power for power in range(1, 13)]
     for step, error in data["table"]:
         (numeric,) = impl.numerics.finite_difference(losses, [logits], ones, step)
-        assert (numeric - by_hand).abs().max().item() == pytest.approx(error, rel=1e-6, abs=1e-15)
+        again = (numeric - by_hand).abs().max().item()
+        if step >= 1e-3:  # truncation: the same for every right loss
+            assert again == pytest.approx(error, rel=1e-3)
+        else:  # rounding: its size is the arithmetic's, its digits are each implementation's own
+            assert error / 5 <= again <= error * 5
     best, error = min(data["table"], key=lambda row: row[1])
     balance = math.ulp(1.0) ** (1 / 3)
     assert balance / 10 <= best <= balance * 10

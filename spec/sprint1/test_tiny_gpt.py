@@ -396,7 +396,7 @@ class Leaky(torch.nn.Module):
 def test_noise_cannot_be_predicted(impl, record):
     """On i.i.d. uniform tokens no model goes below ln V; one that sees its target does, so this probe can fail.
 
-    The lowest of 200 batches lies 0.006, 0.005 and 0.010 below ln V at seeds 0, 1, 2; under the off-by-one mask at 0.17.
+    The lowest of 200 batches lies 0.006, 0.005 and 0.010 below ln V at seeds 0, 1, 2; under the leak at 0.17.
     """
     vocab_size, time = 16, 16
     noise = torch.randint(vocab_size, (400_000,), generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Rules that every file of the spec keeps, checked on its syntax tree; each rule is tried against a line that breaks it."""
+"""Rules that every file of the spec keeps, checked on syntax trees; each rule is tried on a line that breaks it."""
 
 from __future__ import annotations
 
