@@ -57,7 +57,7 @@ def test_a_slowdown_of_five_percent_is_seen_and_so_is_its_inverse():
 
 
 def test_what_comes_second_brings_cancels():
-    """Noise-free, the second lane 20 % faster: the plain median of the rounds would have an interval from 0.8 to 1.2."""
+    """Noise-free, the second lane 20 % faster: the plain median of the rounds spans 0.8 to 1.2."""
     ratios = [1.2 if index % 2 == 0 else 1 / 1.2 for index in range(40)]
     found = races.compare(ratios, seed=0)
     assert found.ratio == pytest.approx(1.0)
