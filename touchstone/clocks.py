@@ -109,17 +109,18 @@ def _waits() -> int:
 
 @cache
 def _keep_pages() -> bool:
-    """Let glibc keep what a lane frees for its next call; false where the allocator is another.
+    """Let glibc keep blocks of up to 32 MiB that a lane frees for its next call; false where the allocator is another.
 
-    By default it maps large blocks anew at each call or not, as the process's past has it, and the page faults are the
-    lane's: the same lane at the same work took 16 or 24 ms, process by process.  It cannot be undone.
+    Its own rules come to that in time, or do not, as the process's past has it, and the page faults are the lane's: the
+    same lane at the same work took 16 or 24 ms, process by process.  Larger blocks are mapped anew at every call, as they
+    are for everybody.  It cannot be undone.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    never_map, never_trim = (-4, 0), (-1, 2**30)  # M_MMAP_MAX, M_TRIM_THRESHOLD
-    return bool(set_option(*never_map) and set_option(*never_trim))
+    keep, never_trim = (-3, 2**25), (-1, 2**30)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    return bool(set_option(*keep) and set_option(*never_trim))
 
 
 @contextmanager

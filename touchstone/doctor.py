@@ -108,7 +108,7 @@ def machine() -> Finding:
         memory = 0.0
     known = f"{memory:.0f} GiB of memory" if memory else "memory unknown"
     where = f"{platform.system()} {platform.machine()}"
-    return Finding("machine", cores >= 2, f"{cores} cores, {known}, {where}; the targets in DESIGN are for 2 cores")
+    return Finding("machine", cores >= 2, f"{cores} cores, {known}, {where}; run times are stated for 2 cores")
 
 
 def disk() -> Finding:

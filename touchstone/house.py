@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class House:
-    """The folders of a checkout (see DESIGN's "the house")."""
+    """The folders of a checkout."""
 
     root: Path
 

@@ -14,7 +14,7 @@ import pytest
 
 T = TypeVar("T")
 
-#: The kinds of check of DESIGN's matrix, in its order.
+#: The kinds of check of the matrix: what each catches is in CONTRIBUTING.md.
 CHECK_KINDS = (
     "oracle",
     "arguments",
