@@ -15,7 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from touchstone.locks import exclusive
+
 VERSION = 1
+#: The file of folded runs: its name sorts before every run's.
+KEPT = "00000000-kept.jsonl"
 TYPES = {"run", "start", "test", "mutant", "peer", "race", "end"}
 
 
@@ -78,10 +82,31 @@ def read_all(*folders: Path) -> list[dict[str, Any]]:
     return [record for path in sorted(files, key=lambda path: (path.name, str(path))) for record in read(path)]
 
 
-def prune(folder: Path, keep: int = 60) -> None:
-    """Drop the oldest runs: evidence is keyed by content, old runs are superseded."""
-    for path in sorted(folder.glob("*.jsonl"))[:-keep]:
-        path.unlink(missing_ok=True)
+def compact(folder: Path, keep: int = 40) -> None:
+    """Fold all but the newest `keep` runs into one file with the newest record of each test, variant and race.
+
+    Evidence is keyed by content, so an older record of the same test can never count again where a newer one stands.
+    """
+    if len(list(folder.glob("*.jsonl"))) <= 2 * keep:
+        return
+    with exclusive(folder / ".compact"):
+        files = sorted(folder.glob("*.jsonl"))[:-keep]
+        newest: dict[tuple[str, ...], dict[str, Any]] = {}
+        for record in (record for path in files for record in read(path)):
+            if record["type"] in {"run", "end"}:
+                newest[record["type"], record["run"]] = record
+            elif record["type"] != "start":
+                name = record.get("test") or record.get("name", "")
+                newest[record["type"], name, record.get("impl", ""), record.get("lane", "")] = record
+        used = {record["run"] for key, record in newest.items() if key[0] not in {"run", "end"}}
+        part = folder / ".compact.part"
+        with part.open("w", encoding="utf-8") as out:
+            for record in newest.values():
+                if record["run"] in used:
+                    out.write(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n")
+        for path in files:
+            path.unlink(missing_ok=True)
+        part.replace(folder / KEPT)
 
 
 def hardware() -> str:

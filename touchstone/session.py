@@ -185,7 +185,7 @@ class Touchstone:
         self._began = time.monotonic()
         if self.is_worker:
             return
-        records.prune(self.house.records)
+        records.compact(self.house.records)
         option = self.config.option
         records.start_run(
             self.recorder,
