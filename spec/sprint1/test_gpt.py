@@ -420,7 +420,7 @@ def test_impossible_configurations_are_refused(impl):
             model(impl, dropout=p)
 
 
-@subject("models.GPT")
+@subject("models.GPT", "models.GPTConfig")
 @proves("nanochat/week04/gpt-model#artifact")
 @checks("resources")
 def test_made_of_nothing_but_torch(impl):
