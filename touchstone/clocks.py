@@ -112,8 +112,8 @@ def _keep_pages() -> bool:
     """Let glibc keep blocks of up to 32 MiB that a lane frees for its next call; false where the allocator is another.
 
     Its own rules come to that in time, or do not, as the process's past has it, and the page faults are the lane's: the
-    same lane at the same work took 16 or 24 ms, process by process.  Larger blocks are mapped anew at every call, as they
-    are for everybody.  It cannot be undone.
+    same lane at the same work took 16 or 24 ms, process by process.  Larger blocks are mapped anew at every call, as
+    they are for everybody.  It cannot be undone.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

@@ -2,10 +2,10 @@
 
 On a CPU the saved statistic is the time relative to the first peer in the same round: a slower day of the machine is no
 regression, `--benchmark-compare-fail=median:10%` holds a ratio, and a lane whose interval still meets that of its saved
-run has not regressed.  On a GPU it is seconds.  Runs are kept under `.touchstone/benchmarks/<hardware>/`; GPU baselines,
+run has not regressed.  On a GPU it is seconds.  Runs are kept in `.touchstone/benchmarks/<hardware>/`; GPU baselines,
 which gate, are committed under `bench/baselines/<model>/`.
 
-Much of this is private to pytest-benchmark 5.3.1: constraints.txt pins it, `tests/test_benches.py` says when it changes.
+Much of this is private to pytest-benchmark 5.3.1: constraints.txt pins it, `tests/test_benches.py` sees it change.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Surely:
 
     def fails(self, current: Any, compared: dict[str, Any]) -> str | None:
         why = self.check.fails(current, compared)
-        saved = next(
+        saved: dict[str, Any] = next(
             (benches[current.fullname] for benches in self.mapping.values() if current.fullname in benches), {}
         )
         before, now = saved.get("extra_info", {}).get("high"), current.extra_info.get("low")
