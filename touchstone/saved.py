@@ -1,9 +1,9 @@
 """What pytest-benchmark saves and compares of a race: a bench of its own for each lane, filled by hand.
 
-On a CPU the saved statistic is the time relative to the first peer in the same round: a slower day of the machine is no
-regression, `--benchmark-compare-fail=median:10%` holds a ratio, and a lane whose interval still meets that of its saved
-run has not regressed.  On a GPU it is seconds.  Runs are kept in `.touchstone/benchmarks/<hardware>/`; GPU baselines,
-which gate, are committed under `bench/baselines/<model>/`.
+On a CPU the saved statistic is the time relative to the first peer in the same round: a slower day of the machine is
+no regression, `--benchmark-compare-fail=median:10%` holds a ratio, and a lane whose interval still meets that of its
+saved run has not regressed.  On a GPU it is seconds.  Runs are kept under `.touchstone/benchmarks/<hardware>/`; GPU
+baselines, which gate, are committed under `bench/baselines/<model>/`.
 
 Much of this is private to pytest-benchmark 5.3.1: constraints.txt pins it, `tests/test_benches.py` sees it change.
 """

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -294,6 +295,15 @@ def test_a_budget_is_over_when_all_of_the_interval_is():
     assert budgets.load(Path("no such file")) == {}
     assert budgets.hardware_class("cuda", "Tesla T4") == "T4"
     assert budgets.hardware_class("cuda", "NVIDIA A100-SXM4-80GB") == "A100"
+
+
+@pytest.mark.parametrize(("low", "fails"), [(1.25, False), (1.35, True), (None, True)])
+def test_a_lane_whose_interval_meets_that_of_its_past_has_not_regressed(low: float | None, fails: bool):
+    check = SimpleNamespace(fails=lambda current, compared: "median: 20 > 10")
+    past = {"file": {"lane": {"extra_info": {"high": 1.3}}}}
+    now = SimpleNamespace(fullname="lane", extra_info={} if low is None else {"low": low})
+    assert bool(saved.Surely(check, past).fails(now, {})) is fails
+    assert saved.Surely(check, {}).fails(now, {}) == "median: 20 > 10"
 
 
 def test_the_houses_own_budgets_can_be_read(request: pytest.FixtureRequest):
