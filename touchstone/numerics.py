@@ -39,8 +39,9 @@ CONDITIONING = {"float64": 4.0, "float32": 4.0, "tf32": 4.0, "float16": 2.0, "bf
 # Rounding units of the largest value. 32 units of float32 are still fifty times less than any shortcut in precision
 # costs, and most of what 1 unit refuses is right (a gradient that flows through a maximum).
 FLOOR = {"float64": 32.0, "float32": 32.0, "tf32": 1.0, "float16": 2.0, "bfloat16": 2.0}
-# The error along the truth, in half precision: this times eps/√n, or so many times the plain runs' own. The first
-# alone refuses a tenth of what is right: a row's normaliser is rounded once for the row, so errors are not independent.
+# The error along the truth, in half precision: this times eps/√n over the n entries that carry it, or so many times the
+# plain runs' own. The first alone refuses a tenth of what is right: a row's normaliser is rounded once for the row, so
+# errors are not independent.
 PROJECTION = 4.0
 PLAIN_PROJECTION = 4.0
 BLIND = {"float64": 0.01, "float32": 0.01, "tf32": 0.01, "float16": 0.03, "bfloat16": 0.03}
@@ -151,6 +152,13 @@ def _component(error: np.ndarray, truth: np.ndarray) -> float:
     return abs(float((error[use] / largest * part).sum())) / whole if whole else 0.0
 
 
+def _carriers(truth: np.ndarray) -> float:
+    """How many entries carry the projection, (Σ w²)² / Σ w⁴: all when they are of a size, 1 when one outweighs them."""
+    finite = truth[np.isfinite(truth)]
+    squares = (finite / np.abs(finite).max(initial=TINY["float64"])) ** 2
+    return max(float(squares.sum() ** 2 / (squares**2).sum()), 1.0) if squares.any() else 1.0
+
+
 def judge(
     got: Any,
     want: Any,
@@ -218,7 +226,7 @@ def judge(
 
     component, chance, bound = 0.0, 0.0, float("inf")
     if computed in HALF and runs and int(finite.sum()) > 1 and not negligible:
-        chance = PROJECTION * EPS[computed] / float(np.sqrt(finite.sum()))
+        chance = PROJECTION * EPS[computed] / float(np.sqrt(_carriers(truth)))
         chance = max([chance, *(PLAIN_PROJECTION * _component(each, truth) for each in runs)])
         bound = min(BLIND[computed], chance)
         component = _component(values - truth, truth)

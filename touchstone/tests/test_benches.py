@@ -8,11 +8,11 @@ import inspect
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytest_benchmark.utils import parse_compare_fail
 
 from touchstone import budgets, saved
 from touchstone.ceilings import Ceilings
@@ -297,13 +297,23 @@ def test_a_budget_is_over_when_all_of_the_interval_is():
     assert budgets.hardware_class("cuda", "NVIDIA A100-SXM4-80GB") == "A100"
 
 
-@pytest.mark.parametrize(("low", "fails"), [(1.25, False), (1.35, True), (None, True)])
-def test_a_lane_whose_interval_meets_that_of_its_past_has_not_regressed(low: float | None, fails: bool):
-    check = SimpleNamespace(fails=lambda current, compared: "median: 20 > 10")
-    past = {"file": {"lane": {"extra_info": {"high": 1.3}}}}
-    now = SimpleNamespace(fullname="lane", extra_info={} if low is None else {"low": low})
-    assert bool(saved.Surely(check, past).fails(now, {})) is fails
-    assert saved.Surely(check, {}).fails(now, {}) == "median: 20 > 10"
+@pytest.mark.parametrize(
+    ("low", "high_before", "fails"),
+    [(1.25, 1.05, True), (1.05, 1.01, False), (1.25, 1.3, False), (None, None, True)],
+    ids=["all of it past the limit", "near end within the limit", "meets its past", "no interval"],
+)
+def test_a_lane_has_regressed_when_all_of_its_interval_has(low: float | None, high_before: float | None, fails: bool):
+    check = parse_compare_fail("median:10%")
+    past = {"file": {"lane": {"extra_info": {"high": high_before}}}}
+
+    class Now(dict):  # type: ignore[type-arg]
+        fullname = "lane"
+        extra_info = {} if low is None else {"low": low, "ratio": 1.3}
+
+    found = saved.Surely(check, past).fails(Now(median=1.3), {"median": 1.0})
+    assert bool(found) is fails
+    assert found is None or "30.0" in found
+    assert saved.Surely(check, past).fails(Now(median=1.09), {"median": 1.0}) is None
 
 
 def test_the_houses_own_budgets_can_be_read(request: pytest.FixtureRequest):
