@@ -241,8 +241,8 @@ def install(python: Path, constraints: str, choice: dict[str, str], torch: Torch
         say(f"installing {torch.why}")
         source = ["--extra-index-url", torch.index] if torch.index else []
         pip(python, "install", "-c", str(pins), *source, torch.requirement)
-    say("installing touchstone with its extras peers and dev")
-    pip(python, "install", "-c", str(pins), "--no-build-isolation", "-e", ".[peers,dev]")
+    say("installing touchstone with its extras peers, notebooks and dev")
+    pip(python, "install", "-c", str(pins), "--no-build-isolation", "-e", ".[peers,notebooks,dev]")
 
 
 def run() -> None:
