@@ -75,10 +75,10 @@ report:
 	@$(TOUCHSTONE) report --impl $(IMPL) $(REPORT)
 
 gpu-gate: setup  ## the GPU gate: every GPU line, and no bench slower than this GPU model's committed baseline by 10 %
-	@$(PYTHON_HERE) -m touchstone.gate
+	@$(PYTHON_HERE) -m touchstone.races.gate
 
 gpu-baseline: setup  ## measure and save the baseline of this GPU model under bench/baselines, to be committed
-	@$(PYTHON_HERE) -m touchstone.gate --save
+	@$(PYTHON_HERE) -m touchstone.races.gate --save
 
 history:  ## bring the scoreboard's history back from the branch `reports`
 	@touchstone/publish.sh history

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from touchstone.draw import Draw
+    from touchstone.judgement.draw import Draw
 
 
 def slope_errors(

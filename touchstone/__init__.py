@@ -34,9 +34,9 @@ _LAZY = {
     "check": "notebook",
     "hint": "notebook",
     "status": "notebook",
-    "load": "replay",
-    "race": "lanes",
-    "replay_inputs": "replay",
+    "load": "judgement.replay",
+    "race": "races.lanes",
+    "replay_inputs": "judgement.replay",
 }
 
 

@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 for a problem that was printed, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["data"]:  # its own options and help
-        from touchstone import datasets
+        from touchstone.data import datasets
 
         return datasets.main(arguments[1:])
     parser = argparse.ArgumentParser(
@@ -94,21 +94,21 @@ def start(package: str, folder: Path) -> list[Path]:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from touchstone import states
+    from touchstone.runs import states
 
     found, _, _ = states.compute(houses.find(), options.impl)
     if options.json:
         json.dump(found, sys.stdout, ensure_ascii=False, indent=1, sort_keys=True)
         print()
         return 0
-    from touchstone import summary
+    from touchstone.board import summary
 
     summary.show(found)
     return 0
 
 
 def _next(options: argparse.Namespace) -> int:
-    from touchstone import states
+    from touchstone.runs import states
 
     rows = states.next_rows(houses.find(), options.impl)
     for row in rows:
@@ -130,7 +130,7 @@ def hint(name: str) -> str:
         LookupError: neither a name of the contract nor a row.
     """
     from touchstone import catalog as catalogs
-    from touchstone import states, variants
+    from touchstone.runs import states, variants
 
     house = houses.find()
     house.importable()
@@ -160,7 +160,8 @@ def hint(name: str) -> str:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from touchstone import history, scoreboard, states, summary
+    from touchstone.board import history, scoreboard, summary
+    from touchstone.runs import states
 
     house = houses.find()
     found, records, catalog = states.compute(house, options.impl)

@@ -312,7 +312,7 @@ def requires(adapter: Path) -> list[str]:
 
 def data() -> Finding:
     """How many of the registered data sets are here now; missing ones are listed by `touchstone data`."""
-    from touchstone import datasets
+    from touchstone.data import datasets
 
     named = os.environ.get("TOUCHSTONE_DATA")
     where = (
@@ -365,7 +365,7 @@ def network(seconds: float = 3.0) -> Finding:
 
 
 def data_host() -> str:
-    from touchstone import datasets
+    from touchstone.data import datasets
 
     try:
         urls = [file.url for file in datasets.registry().files.values() if file.url]

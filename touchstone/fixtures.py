@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from touchstone.draw import Draw
+from touchstone.judgement.draw import Draw
 from touchstone.outcomes import NotMeasured, need_gpu
 from touchstone.plugin import touchstone_of
-from touchstone.sources import source_closure
+from touchstone.runs.sources import source_closure
 
 if TYPE_CHECKING:
     from touchstone.implementations import Namespace, Peers
-    from touchstone.parity import Parity
-    from touchstone.records import Figures
-    from touchstone.session import Touchstone
+    from touchstone.judgement.parity import Parity
+    from touchstone.runs.records import Figures
+    from touchstone.runs.session import Touchstone
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +72,8 @@ def record(touchstone: Touchstone) -> Figures:
 @pytest.fixture
 def parity(request: pytest.FixtureRequest, touchstone: Touchstone, seed: int) -> Parity:
     """Hold a name to the oracle: `parity("room.noun", *inputs, within=1e-12, gradients=True)`."""
-    from touchstone import variants
-    from touchstone.parity import Parity
+    from touchstone.judgement.parity import Parity
+    from touchstone.runs import variants
 
     quiet = touchstone.quiet
     return Parity(
@@ -116,7 +116,7 @@ def dataset(touchstone: Touchstone) -> Callable[[str], Path]:
     """`dataset("shakespeare")`: the folder or file of a registered data set, else *not measured: data:NAME*."""
 
     def find(name: str) -> Path:
-        from touchstone import datasets
+        from touchstone.data import datasets
 
         try:
             path = datasets.path(name)
@@ -144,7 +144,7 @@ def artifact(touchstone: Touchstone) -> Callable[..., Any]:
         seed: int = 0,
         data: tuple[str, ...] = (),
     ) -> Any:
-        from touchstone import artifacts
+        from touchstone.data import artifacts
 
         plain: Any = build.func if isinstance(build, partial) else build
         begin = []

@@ -27,7 +27,8 @@ def check(name: str, impl: str = "mine") -> bool:
         "-m",
         "fast",
     ]
-    from touchstone import catalog, states
+    from touchstone import catalog
+    from touchstone.runs import states
 
     if name in catalog.load(house.catalog).rows:
         command += ["--unit", name]
@@ -51,7 +52,8 @@ def hint(name: str) -> None:
 
 def status(impl: str = "mine") -> dict[str, Any]:
     """Print the table of `touchstone status` and return the object behind it."""
-    from touchstone import states, summary
+    from touchstone.board import summary
+    from touchstone.runs import states
 
     found, _, _ = states.compute(houses.find(), impl)
     summary.show(found)

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from touchstone import house as houses
-from touchstone import watch
 from touchstone.catalog import CatalogError
 from touchstone.implementations import UnknownLayer
 from touchstone.marks import TIERS
 from touchstone.outcomes import NotMeasured, need_gpu, todo_reason
-from touchstone.session import Touchstone
+from touchstone.runs import watch
+from touchstone.runs.session import Touchstone
 
 KEY = pytest.StashKey[Touchstone]()
 PHASES = pytest.StashKey[list]()
@@ -275,4 +275,4 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"touchstone: --impl {config.option.impl}, seed {config.option.seed}, records in {records}"
 
 
-pytest_plugins = ["touchstone.fixtures", "touchstone.benches"]
+pytest_plugins = ["touchstone.fixtures", "touchstone.races.benches"]

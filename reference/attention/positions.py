@@ -1,6 +1,6 @@
 """Rotary position embedding, Su et al. 2021: pair j of token m turns by m · θ_j, θ_j = base^(−2j/d).
 
-    a' = a cos mθ − b sin mθ        b' = a sin mθ + b cos mθ        backwards the same with −m
+a' = a cos mθ − b sin mθ        b' = a sin mθ + b cos mθ        backwards the same with −m
 """
 
 from __future__ import annotations

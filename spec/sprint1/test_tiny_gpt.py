@@ -21,7 +21,8 @@ import torch
 
 import touchstone
 from spec.sprint1.tiny_gpt import BASELINE, SHAPE, WEEK4, build, build_rest, fresh, pieces
-from touchstone import checks, datasets, proves, subject
+from touchstone import checks, proves, subject
+from touchstone.data import datasets
 
 GPT = ("models.GPT", "models.GPTConfig")
 TRAIN = (
@@ -178,7 +179,8 @@ def test_the_log_says_what_happened(impl, artifact, shakespeare, record):
 
 FRESH = """
 import sys, torch
-from touchstone import datasets, load
+from touchstone import load
+from touchstone.data import datasets
 layers, path = sys.argv[1:]
 names = "models.GPT", "models.GPTConfig", "data.TokenDataset", "data.split_tokens", "tokenizers.CharTokenizer"
 GPT, GPTConfig, TokenDataset, split_tokens, CharTokenizer = (load(name, layers) for name in names)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from touchstone import datasets
+from touchstone.data import datasets
 
 SHAPE = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
 #: Sprint 1, day 7: 2,048 updates of 8 · 64 tokens are 1,048,576.  Seeds 0, 1, 2 ended at 1.911, 1.929, 1.936 nats.

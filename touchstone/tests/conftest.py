@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from touchstone import records
+from touchstone.runs import records
 
 FILES = {
     "conftest.py": 'pytest_plugins = ["touchstone.plugin"]\n',
@@ -179,7 +179,7 @@ class Toy:
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def environment(self) -> dict[str, str]:
-        here = Path(records.__file__).resolve().parent.parent
+        here = Path(records.__file__).resolve().parents[2]
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "TOUCHSTONE_"))}
         return kept | {"PYTHONPATH": str(here), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
 

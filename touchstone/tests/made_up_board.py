@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from touchstone import catalog, house
+from touchstone.board.palette import STATES
 from touchstone.marks import CHECK_KINDS
-from touchstone.palette import STATES
 
 RUN = "20260901T031200000000-77"
 #: The worst of a row's lines is its state.

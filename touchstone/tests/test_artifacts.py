@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 import torch
 
-from touchstone import artifacts
-from touchstone.artifacts import Artifact, cached
+from touchstone.data import artifacts
+from touchstone.data.artifacts import Artifact, cached
 
 SHA = "a" * 64
 CHILD = """
@@ -31,7 +31,7 @@ import json, os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from recipe import build
-from touchstone.artifacts import cached
+from touchstone.data.artifacts import cached
 got = cached(build, name="toy", config={"steps": 3}, seed=1, root=Path(sys.argv[2]))
 print(json.dumps({"built": got.built, "loss": got.info["loss"], "sum": float(got.tensors["w"].sum())}))
 """
@@ -275,7 +275,7 @@ class Child:
         (root / "recipe.py").write_text(RECIPE, encoding="utf-8")
 
     def start(self, seconds: float = 0.0) -> subprocess.Popen[str]:
-        here = str(Path(artifacts.__file__).parents[1])
+        here = str(Path(artifacts.__file__).parents[2])
         variables = {**os.environ, "PYTHONPATH": here, "LOG": str(self.log), "SECONDS_IN_BUILD": str(seconds)}
         command = [sys.executable, "-c", CHILD, str(self.root), str(self.root / "artifacts")]
         return subprocess.Popen(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -14,21 +14,21 @@ import pytest
 import torch
 from pytest_benchmark.utils import parse_compare_fail
 
-from touchstone import budgets, saved
-from touchstone.ceilings import Ceilings
-from touchstone.clocks import CpuClock
-from touchstone.lanes import race
+from touchstone.races import budgets, saved
+from touchstone.races.ceilings import Ceilings
+from touchstone.races.clocks import CpuClock
+from touchstone.races.lanes import race
 from touchstone.tests.conftest import Toy
 
 CONFTEST = """
     from types import SimpleNamespace
 
-    import touchstone.clocks
+    import touchstone.races.clocks
 
     pytest_plugins = ["touchstone.plugin"]
     TICKS = [0.0]
-    touchstone.clocks.time = SimpleNamespace(process_time=lambda: TICKS[0])
-    touchstone.clocks._waits = lambda: 0
+    touchstone.races.clocks.time = SimpleNamespace(process_time=lambda: TICKS[0])
+    touchstone.races.clocks._waits = lambda: 0
     """
 PYPROJECT = """
     [tool.pytest.ini_options]
@@ -193,21 +193,21 @@ def test_yours_ours_and_the_peers_race_in_one_run(house: Toy):
 
 
 SIMULATED = """
-    import touchstone.benches, touchstone.ceilings, touchstone.lanes, touchstone.saved
+    import touchstone.races.benches, touchstone.races.ceilings, touchstone.races.lanes, touchstone.races.saved
 
 
-    class Simulated(touchstone.clocks.CpuClock):
+    class Simulated(touchstone.races.clocks.CpuClock):
         name, device = "cuda events, simulated", "cuda"
 
         def __init__(self, device):
             pass
 
 
-    touchstone.clocks.CudaClock = Simulated
-    touchstone.benches.need_gpu = lambda: None
-    touchstone.lanes._moved = lambda value, device: value
-    touchstone.saved.gpu_model = lambda: "NVIDIA Simulated 1"
-    touchstone.ceilings.Ceilings.share = lambda *a, **k: touchstone.ceilings.Share(0.5, "flops")
+    touchstone.races.clocks.CudaClock = Simulated
+    touchstone.races.benches.need_gpu = lambda: None
+    touchstone.races.lanes._moved = lambda value, device: value
+    touchstone.races.saved.gpu_model = lambda: "NVIDIA Simulated 1"
+    touchstone.races.ceilings.Ceilings.share = lambda *a, **k: touchstone.races.ceilings.Share(0.5, "flops")
     """
 
 

@@ -82,7 +82,7 @@ def test_the_readme_names_options_and_commands_that_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    plugin = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "touchstone").glob("*.py"))
+    plugin = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "touchstone").rglob("*.py"))
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)):
         assert f'"{option}"' in plugin or option.startswith("--benchmark"), option
     done = subprocess.run(

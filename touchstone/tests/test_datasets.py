@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from touchstone import datasets, embedded, registry, verified
-from touchstone.datasets import DataUnavailable
+from touchstone.data import datasets, embedded, registry, verified
+from touchstone.data.datasets import DataUnavailable
 from touchstone.tests.file_server import FileServer, running
 
 BODIES = {f"set/{name}.txt": random.Random(name).randbytes(3_000) for name in "ab"} | {"one.txt": b"Ein Wort\n" * 100}
@@ -58,7 +58,7 @@ class Home:
         monkeypatch.setenv("TOUCHSTONE_HOUSE", str(root / "house"))
         monkeypatch.setenv("TOUCHSTONE_CACHE", str(self.cache))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setenv("PYTHONPATH", str(Path(datasets.__file__).parents[1]))
+        monkeypatch.setenv("PYTHONPATH", str(Path(datasets.__file__).parents[2]))
         monkeypatch.delenv("TOUCHSTONE_DATA", raising=False)
         monkeypatch.delenv("TOUCHSTONE_OFFLINE", raising=False)
         monkeypatch.setattr(datasets, "_unreached", {})
@@ -306,7 +306,7 @@ def test_pydoc_is_prose_without_repeats(home: Home) -> None:
 
 
 def test_the_standard_library_is_the_same_in_every_process(home: Home) -> None:
-    show = "from touchstone import datasets; print(datasets.hashes('python-stdlib')[0])"
+    show = "from touchstone.data import datasets; print(datasets.hashes('python-stdlib')[0])"
     other = subprocess.run(
         [sys.executable, "-c", show],
         env={**os.environ, "PYTHONHASHSEED": "1"},
@@ -353,7 +353,7 @@ def test_a_terminal_gets_a_progress_bar(home: Home) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     child = subprocess.Popen(
-        [sys.executable, "-c", "from touchstone.datasets import main; main(['one'])"],
+        [sys.executable, "-c", "from touchstone.data.datasets import main; main(['one'])"],
         stdout=subprocess.PIPE,
         stderr=theirs,
     )

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from touchstone import download
-from touchstone.download import DownloadError, fetch
+from touchstone.data import download
+from touchstone.data.download import DownloadError, fetch
 from touchstone.tests.file_server import FileServer, running
 
 BODY = random.Random(7).randbytes(100_000)
@@ -28,7 +28,7 @@ PAUSES = (0.01, 0.01)
 CHILD = """
 import sys
 from pathlib import Path
-from touchstone.download import fetch
+from touchstone.data.download import fetch
 url, target, work, sha256, size = sys.argv[1:]
 fetch(url, Path(target), sha256=sha256, size=int(size), work=Path(work), pauses=(0.01, 0.01))
 """
@@ -65,7 +65,7 @@ class Place:
 
     def start(self, url: str) -> subprocess.Popen[str]:
         values = (url, str(self.target), str(self.work), self.sha256, str(len(BODY)))
-        variables = {**os.environ, "PYTHONPATH": str(Path(download.__file__).parents[1])}
+        variables = {**os.environ, "PYTHONPATH": str(Path(download.__file__).parents[2])}
         return subprocess.Popen(
             [sys.executable, "-c", CHILD, *values], env=variables, text=True, stderr=subprocess.PIPE
         )

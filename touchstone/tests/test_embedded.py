@@ -5,7 +5,7 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from touchstone import embedded
+from touchstone.data import embedded
 
 
 def test_the_standard_library_begins_with_its_top_modules() -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from touchstone import figures, palette, picture, svg
-from touchstone.board import Board, build
+from touchstone.board import figures, palette, picture, svg
+from touchstone.board.board import Board, build
 from touchstone.tests import made_up_board as made_up
 
 

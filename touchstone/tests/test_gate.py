@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from touchstone import gate
+from touchstone.races import gate
 
 BENCH = """
 import itertools, os
@@ -38,7 +38,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.setenv("SECONDS", "1.0")
     monkeypatch.setenv("NAMES", "one")
-    monkeypatch.setenv("PYTHONPATH", str(Path(gate.__file__).parents[1]))  # the plugin, installed or not
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # under -n the children would not measure
+    monkeypatch.setenv("PYTHONPATH", str(Path(gate.__file__).parents[2]))  # the plugin, installed or not
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p touchstone.plugin")
     return tmp_path
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from touchstone.gradients import EVERY, check_gradients
+from touchstone.judgement.gradients import EVERY, check_gradients
 
 
 def normal(*shape, seed=0, scale=1.0):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from touchstone import history, scoreboard
-from touchstone.board import build
-from touchstone.page import html
+from touchstone.board import history, scoreboard
+from touchstone.board.board import build
+from touchstone.board.page import html
 from touchstone.tests import made_up_board as made_up
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from touchstone import memory
-from touchstone.memory import energy, peak_device, peak_resident
-from touchstone.nvml import Gpu
 from touchstone.outcomes import NotMeasured
+from touchstone.races import memory
+from touchstone.races.memory import energy, peak_device, peak_resident
+from touchstone.races.nvml import Gpu
 
 MIB = 2**20
 FLOOR = 12 * MIB  # what any first tensor operation of a process may touch

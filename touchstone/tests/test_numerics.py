@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from touchstone import numerics
-from touchstone.calls import in_precision
-from touchstone.numerics import conditioning, equal, judge
-from touchstone.rounded import EPS, PRECISIONS, Rounded
+from touchstone.judgement import numerics
+from touchstone.judgement.calls import in_precision
+from touchstone.judgement.numerics import conditioning, equal, judge
+from touchstone.judgement.rounded import EPS, PRECISIONS, Rounded
 from touchstone.tests import oracles
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}

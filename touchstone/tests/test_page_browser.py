@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from touchstone import history, palette, picture, scoreboard
+from touchstone.board import history, palette, picture, scoreboard
 from touchstone.tests import made_up_board as made_up
 
 pytestmark = pytest.mark.process

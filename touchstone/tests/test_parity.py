@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from touchstone.calls import copy_tensor
-from touchstone.parity import Parity, snake_case
+from touchstone.judgement.calls import copy_tensor
+from touchstone.judgement.parity import Parity, snake_case
 from touchstone.tests import oracles
 
 DTYPES = ["float64", "float32", "bfloat16", "float16"]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from touchstone import races
-from touchstone.clocks import CpuClock, CudaClock, Timing, held
+from touchstone.races import races
+from touchstone.races.clocks import CpuClock, CudaClock, Timing, held
 
 CALLS = 4
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from touchstone import records
+from touchstone.runs import records
 
 
 def test_only_whole_known_lines_are_read(tmp_path):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from touchstone import NotMeasured, datasets, house
-from touchstone.download import file_sha256
-from touchstone.registry import EMBEDDED, Registry, load
+from touchstone import NotMeasured, house
+from touchstone.data import datasets
+from touchstone.data.download import file_sha256
+from touchstone.data.registry import EMBEDDED, Registry, load
 
 CATALOG = house.find(Path(__file__)).catalog
 PLANS = ("colab", "inference", "karpathy", "nanochat", "sprints")

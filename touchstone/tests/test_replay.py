@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from touchstone.calls import Call
-from touchstone.replay import Case, replay_inputs, save_case
+from touchstone.judgement.calls import Call
+from touchstone.judgement.replay import Case, replay_inputs, save_case
 
 DTYPES = ["float64", "float32", "bfloat16", "float16"]
 

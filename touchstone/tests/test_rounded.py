@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from touchstone.calls import OracleCall, in_precision
-from touchstone.rounded import EPS, Rounded, jittered, round_to
+from touchstone.judgement.calls import OracleCall, in_precision
+from touchstone.judgement.rounded import EPS, Rounded, jittered, round_to
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

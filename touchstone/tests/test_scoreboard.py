@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from touchstone import figures, palette, scoreboard, wording
-from touchstone.board import Board, build
-from touchstone.markdown import markdown
-from touchstone.page import html
+from touchstone.board import figures, palette, scoreboard, wording
+from touchstone.board.board import Board, build
+from touchstone.board.markdown import markdown
+from touchstone.board.page import html
 from touchstone.tests import made_up_board as made_up
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
@@ -318,12 +318,12 @@ def test_same_records_in_any_order_give_the_same_bytes(given_board: Any, tmp_pat
 @pytest.mark.process
 def test_the_order_of_sets_does_not_reach_the_page() -> None:
     program = (
-        "import hashlib; from touchstone.board import build; from touchstone.page import html; "
-        "from touchstone.markdown import markdown; from touchstone.tests import made_up_board as made_up; "
+        "import hashlib; from touchstone.board.board import build; from touchstone.board.page import html; "
+        "from touchstone.board.markdown import markdown; from touchstone.tests import made_up_board as made_up; "
         "board = build(*made_up.make(), holes=made_up.HOLES); "
         "print(hashlib.sha256((html(board) + markdown(board)).encode()).hexdigest())"
     )
-    root = Path(scoreboard.__file__).parent.parent
+    root = Path(scoreboard.__file__).parents[2]
     hashes = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from touchstone import sources
-from touchstone.sources import digest, source_closure
+from touchstone.runs import sources
+from touchstone.runs.sources import digest, source_closure
 
 TREE = {
     "impl/__init__.py": "",
@@ -204,7 +204,7 @@ def test_what_is_not_there_is_named(tree: Path) -> None:
 
 
 def test_the_instrument_itself(tree: Path) -> None:
-    """On real code: this module stands on touchstone.sources and on what that imports, not on the whole package."""
-    package = Path(sources.__file__).parent
+    """On real code: this module stands on `sources` and on what that imports, not on the whole package."""
+    package = Path(sources.__file__).parents[1]
     found = {path.name for path in source_closure([Path(__file__)], [package])}
     assert {"test_sources.py", "sources.py", "__init__.py", "marks.py"} <= found

@@ -83,7 +83,7 @@ def test_helpers_of_the_spec_do_not_import_torch():
 
 
 def test_every_test_proves_or_checks_something():
-    from touchstone import states
+    from touchstone.runs import states
 
     idle = [test["test"] for test in states.declarations(HOUSE) if not test["lines"] and not test["checks"]]
     assert idle == []

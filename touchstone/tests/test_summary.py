@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from touchstone import palette, summary, wording
+from touchstone.board import palette, summary, wording
 from touchstone.tests import made_up_board as made_up
 
 

@@ -1,0 +1,1 @@
+"""What tests read: data sets that are downloaded and verified, and trained models that are cached."""

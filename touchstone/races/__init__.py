@@ -1,0 +1,1 @@
+"""Benches: lanes raced in one process, clocks, ceilings of the machine, memory, budgets, the GPU gate."""
