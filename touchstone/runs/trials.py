@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from touchstone.implementations import MISSING, Overlay, layer, peer_names
-from touchstone.marks import Alternative, Mutant
+from touchstone.implementations import MISSING, layer, peer_names
+from touchstone.marks import Mutant
 from touchstone.runs import evidence, records, workers
-from touchstone.runs.variants import alternatives, build, mutants
+from touchstone.runs.variants import alternatives, mutants, put_over, take_off
 from touchstone.runs.verdicts import Report, Variant, Verdict
 from touchstone.runs.watch import prepare, silence, stop_if_asked
 
@@ -93,8 +93,8 @@ def _mutant_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Variant
             continue  # a part of the spec was asked for, and no check of it concerns this name
         covered = [item for item in everything if mutant.target in mine.subjects(item)]
 
-        def activate(mutant: Mutant = mutant, name: str = name) -> None:
-            mine.impl.overlay = Overlay(f"mutant {name}", mutant.target, build(mutant, mine.impl))
+        def activate(name: str = name) -> None:
+            put_over(mine.impl, mine.house, f"mutant {name}")
 
         found.append(
             Variant(name, "mutant", mutant.target, mutant.says, activate, covered, _key(mine, mutant, covered))
@@ -108,20 +108,14 @@ def _acceptance_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Var
         part = layer(name, mine.house)
 
         def activate(part: Any = part) -> None:
-            mine.impl.overlay = None
             mine.impl.layers[:] = [part]
 
         covered = [item for item in items if mine.subjects(item) and _covers(part, mine.subjects(item))]
         found.append(Variant(name, "peer", name, "", activate, covered, deviations=part.deviations))
-    base = list(mine.impl.layers)
-    for name, (mark, thing) in alternatives(mine.house).items():
-        declared = {key: value for key, value in (("precision", mark.precision), ("dialect", mark.dialect)) if value}
+    for name, (mark, _) in alternatives(mine.house).items():
 
-        def switch(
-            mark: Alternative = mark, thing: Any = thing, declared: dict[str, str] = declared, name: str = name
-        ) -> None:
-            mine.impl.layers[:] = base
-            mine.impl.overlay = Overlay(f"alternative {name}", mark.target, thing, declared)
+        def switch(name: str = name) -> None:
+            put_over(mine.impl, mine.house, f"alternative {name}")
 
         covered = [item for item in items if mark.target in mine.subjects(item)]
         found.append(Variant(f"alternatives.{name}", "alternative", mark.target, mark.says, switch, covered))
@@ -158,7 +152,8 @@ def _judge(mine: Touchstone, variants: list[Variant], report: Report, *, stop_at
     def perform(index: int, send: workers.Send) -> None:
         _set_up_child(config)
         variant = variants[index]
-        mine.impl.overlay, mine.impl.layers[:] = None, base
+        take_off(mine.impl)
+        mine.impl.layers[:] = base
         variant.activate()
         for item in variant.items:
             send("limit", item.nodeid, *mine.limit(item))

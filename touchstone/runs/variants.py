@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib
 import linecache
+import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 from touchstone.house import House
-from touchstone.implementations import Namespace, layer
+from touchstone.implementations import Namespace, Overlay, layer
 from touchstone.marks import Alternative, Mutant
 
 if TYPE_CHECKING:
     from touchstone.runs.session import Touchstone
+
+#: Tells the processes that a test launches which variant is on trial: `touchstone.load` gives them the same one.
+VARIABLE = "TOUCHSTONE_VARIANT"
 
 
 def mutants(house: House) -> dict[str, Mutant]:
@@ -70,6 +74,27 @@ def build(mutant: Mutant, space: Namespace) -> Any:
     sys.modules[name] = module  # dataclasses look their module up
     exec(compile(changed, filename, "exec"), module.__dict__)
     return getattr(module, mutant.target.split(".")[1])
+
+
+def put_over(space: Namespace, house: House, variant: str) -> None:
+    """Lay `mutant room/name` or `alternative room/name` over a namespace, here and in what is launched from here."""
+    kind, _, name = variant.partition(" ")
+    if kind == "mutant":
+        mutant = mutants(house)[name]
+        space.overlay = Overlay(variant, mutant.target, build(mutant, space))
+    elif kind == "alternative":
+        mark, thing = alternatives(house)[name]
+        declared = {key: value for key, value in (("precision", mark.precision), ("dialect", mark.dialect)) if value}
+        space.overlay = Overlay(variant, mark.target, thing, declared)
+    else:
+        raise ValueError(f"variant must be 'mutant NAME' or 'alternative NAME', got {variant!r}")
+    os.environ[VARIABLE] = f"{space.label} {variant}"
+
+
+def take_off(space: Namespace) -> None:
+    """Leave no variant over a namespace."""
+    space.overlay = None
+    os.environ.pop(VARIABLE, None)
 
 
 def diagnoses(mine: Touchstone, name: str) -> list[tuple[str, str, Any]]:

@@ -30,6 +30,36 @@ def test_a_survivor_fails_by_name(toy):
     assert toy.status()["mutants"]["survivors"] == ["nn/no_offset"]
 
 
+def test_a_mutant_is_itself_in_the_processes_a_test_launches(toy):
+    """A mutant that only a launched process meets is killed there; the implementation and the alternative pass there."""
+    toy.edit("spec/sprint1/test_twice.py", "[0.0, 1.5]", "[0.0]")
+    toy.write(
+        "spec/sprint1/test_launched.py",
+        """
+        import subprocess
+        import sys
+
+        import pytest
+        from touchstone import checks, subject
+
+        CODE = "import sys; from touchstone import load; print(load('nn.twice', sys.argv[1])(1.0, offset=1.5))"
+
+
+        @subject("nn.twice")
+        @checks("arguments")
+        @pytest.mark.process
+        def test_in_a_process_of_its_own(impl):
+            impl.nn.twice
+            done = subprocess.run([sys.executable, "-c", CODE, impl.label], capture_output=True, text=True, check=True)
+            assert float(done.stdout) == 3.5
+        """,
+    )
+    done = toy.pytest("spec", "--mutants")
+    assert done.returncode == 0, done.stdout
+    assert of(toy, "mutant")["nn/no_offset"]["by"].endswith("test_in_a_process_of_its_own")
+    assert toy.pytest("spec", "--acceptance").returncode == 0
+
+
 def test_a_patch_that_does_not_apply_is_an_error(toy):
     toy.edit("spec/mutants/nn.py", 'old="3 * x"', 'old="5 * x"')
     done = toy.pytest("spec", "--mutants")
