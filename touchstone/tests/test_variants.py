@@ -31,7 +31,7 @@ def test_a_survivor_fails_by_name(toy):
 
 
 def test_a_mutant_is_itself_in_the_processes_a_test_launches(toy):
-    """A mutant that only a launched process meets is killed there; the implementation and the alternative pass there."""
+    """A mutant that only a launched process meets is killed there; the implementation and alternatives pass there."""
     toy.edit("spec/sprint1/test_twice.py", "[0.0, 1.5]", "[0.0]")
     toy.write(
         "spec/sprint1/test_launched.py",
