@@ -1,10 +1,11 @@
 """The runs of the tiny GPT: apart from the tests, so that a changed assertion trains nothing again.
 
-`build` and `build_rest` are what the `artifact` fixture keeps; both take the namespace that is held to the spec.
+`build` makes what the `artifact` fixture keeps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -41,7 +42,7 @@ def fresh(impl: Any, vocab_size: int, seed: int, **changes: Any) -> Any:
 
 
 def settings(impl: Any, config: dict[str, Any], seed: int) -> Any:
-    known = {name: value for name, value in config.items() if name not in ("corpus", "resumed_from")}
+    known = {name: value for name, value in config.items() if name != "corpus"}
     return impl.training.TrainConfig(**{**known, "betas": tuple(known["betas"]), "seed": seed})
 
 
@@ -68,19 +69,33 @@ def build(impl: Any, config: dict[str, Any], seed: int) -> tuple[dict[str, Any],
     return tensors, {"log": vars(log), "seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
 
-def build_rest(impl: Any, config: dict[str, Any], seed: int, half: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The second half of a baseline run, from its checkpoint file at half way, in a model that began elsewhere."""
+class Enough(Exception):
+    """Thrown by a model that has been trained for as long as was asked."""
+
+
+def resumed(impl: Any, config: dict[str, Any], half: Path, updates: int) -> list[float]:
+    """The losses of `updates` updates of a run from its checkpoint `half`, in a model that began elsewhere."""
     _, tokenizer, train, held_out = pieces(impl, config["corpus"])
-    model = fresh(impl, tokenizer.vocab_size, seed + 1000)
-    log = impl.training.train(
-        model,
-        impl.data.TokenDataset(train, SHAPE["block_size"]),
-        settings(impl, config, seed),
-        validation=impl.data.TokenDataset(held_out, SHAPE["block_size"]),
-        resume=half,
-        progress=say,
-    )
-    return dict(model.state_dict()), {"log": vars(log)}
+    model = fresh(impl, tokenizer.vocab_size, 1000)
+    losses: list[float] = []
+
+    def listen(module: Any, inputs: Any, outputs: Any) -> None:
+        if module.training:
+            losses.append(outputs[1].item())
+            if len(losses) == updates:
+                raise Enough
+
+    model.register_forward_hook(listen)
+    with contextlib.suppress(Enough):
+        impl.training.train(
+            model,
+            impl.data.TokenDataset(train, SHAPE["block_size"]),
+            settings(impl, config, 0),
+            validation=impl.data.TokenDataset(held_out, SHAPE["block_size"]),
+            resume=half,
+            progress=say,
+        )
+    return losses
 
 
 def say(line: str) -> None:

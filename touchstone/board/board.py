@@ -134,10 +134,10 @@ def build(
         total=_total(rows),
         rows=rows,
         failures=[group for group in test_groups(failed, tests) if group.node not in claimed],
-        mutants=[mutant for _, mutant in sorted(_latest(newest, "mutant", "name").items())],
-        mutant_counts={"killed": 0, "total": 0, "survivors": [], **(status.get("mutants") or {})},
-        entries=[entry for _, entry in sorted(_latest(newest, "peer", "name").items())],
-        acceptance={"accepted": 0, "total": 0, **(status.get("acceptance") or {})},
+        mutants=_variants(_latest(newest, "mutant", "name"), status.get("mutants") or {}),
+        mutant_counts={"killed": 0, "total": 0, "survivors": [], "stale": [], **(status.get("mutants") or {})},
+        entries=_variants(_latest(newest, "peer", "name"), status.get("acceptance") or {}),
+        acceptance={"accepted": 0, "total": 0, "stale": [], **(status.get("acceptance") or {})},
         matrix=_matrix(status.get("matrix") or {}, holes or {}),
         races=races,
         budgets=_budgets(rows, races),
@@ -174,6 +174,12 @@ def _total(rows: list[RowView]) -> Progress:
     states = Counter(row.state for row in rows)
     lines = Counter(line.state for row in rows for line in row.lines)
     return Progress("all", "All plans", counts(states), counts(lines))
+
+
+def _variants(found: dict[str, Record], counts: dict[str, Any]) -> list[Record]:
+    """Verdicts by name; one that stood on what has changed since is stale, whatever it was."""
+    stale = set(counts.get("stale") or [])
+    return [{**record, "state": "stale"} if name in stale else record for name, record in sorted(found.items())]
 
 
 def _head(status: dict[str, Any], runs: list[Record]) -> dict[str, Any]:

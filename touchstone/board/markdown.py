@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from touchstone.board import figures, palette
 from touchstone.board.board import Board, Progress
@@ -130,7 +131,7 @@ def _attention(board: Board) -> str:
     items += [
         f"- ✗ mutant not killed: {code(one['name'])}: {escape(one['says'])}"
         for one in board.mutants
-        if one["state"] != "killed"
+        if one["state"] not in ("killed", "stale")
     ]
     items += [f"- ✗ rejected: {code(entry['name'])}" for entry in board.entries if entry["state"] == "rejected"]
     items += [
@@ -152,7 +153,7 @@ def _mutants(board: Board) -> str:
     killed, total = board.mutant_counts["killed"], board.mutant_counts["total"]
     rows = [
         [
-            "✓" if one["state"] == "killed" else f"✗ {escape(one['state'])}",
+            {"killed": "✓", "stale": "stale"}.get(one["state"], f"✗ {escape(one['state'])}"),
             code(one["name"]),
             escape(one["says"]),
             code(one["by"]) if one["by"] else cut(one["reason"] or "–"),
@@ -160,7 +161,13 @@ def _mutants(board: Board) -> str:
         for one in board.mutants
     ]
     body = table(["", "mutant", "what it does instead", "killed by"], rows)
-    return f"## Mutants\n\n**{killed} of {total} killed** ({share(killed, total)}).\n\n{_fold('Every mutant', body)}"
+    counted = f"**{killed} of {total} killed** ({share(killed, total)}){_stale(board.mutant_counts)}."
+    return f"## Mutants\n\n{counted}\n\n{_fold('Every mutant', body)}"
+
+
+def _stale(counts: dict[str, Any]) -> str:
+    found = len(counts.get("stale") or [])
+    return f"; {found} stale: the sources have changed since" if found else ""
 
 
 def _acceptance(board: Board) -> str:
@@ -176,7 +183,7 @@ def _acceptance(board: Board) -> str:
         items += [
             f"  - declared deviation {code(one['line'])}: {escape(one['reason'])}" for one in entry["deviations"] or []
         ]
-    counted = f"**{board.acceptance['accepted']} of {board.acceptance['total']} accepted.**"
+    counted = f"**{board.acceptance['accepted']} of {board.acceptance['total']} accepted**{_stale(board.acceptance)}."
     return f"## Acceptance\n\n{counted}\n\n" + "\n".join(items)
 
 

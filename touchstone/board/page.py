@@ -135,7 +135,7 @@ def attention(board: Board) -> dict[str, Any]:
     return {
         "failing": failing,
         "failures": board.failures,
-        "survivors": [mutant for mutant in board.mutants if mutant.get("state") != "killed"],
+        "survivors": [mutant for mutant in board.mutants if mutant.get("state") not in ("killed", "stale")],
         "rejected": [entry for entry in board.entries if entry.get("state") == "rejected"],
         "over": [budget for budget in board.budgets if budget["state"] == "over"],
         "stale": stale,

@@ -97,7 +97,7 @@ def _facts(status: dict[str, Any]) -> Text:
     made = Text("\n")
     made.append("mutants   ", style="dim")
     made.append(
-        f"{mutants['killed']} of {mutants['total']} killed\n"
+        f"{mutants['killed']} of {mutants['total']} killed{_stale(mutants)}\n"
         if mutants.get("total")
         else "not measured (pytest spec --mutants)\n"
     )
@@ -105,7 +105,8 @@ def _facts(status: dict[str, Any]) -> Text:
     if acceptance.get("total"):
         deviations = len(acceptance.get("deviations") or [])
         made.append(
-            f"{acceptance['accepted']} of {acceptance['total']} accepted, {plural(deviations, 'declared deviation')}\n"
+            f"{acceptance['accepted']} of {acceptance['total']} accepted{_stale(acceptance)}, "
+            f"{plural(deviations, 'declared deviation')}\n"
         )
     else:
         made.append("not measured (pytest spec --acceptance)\n")
@@ -120,6 +121,11 @@ def _facts(status: dict[str, Any]) -> Text:
     else:
         made.append("not measured (pytest spec)")
     return made
+
+
+def _stale(counts: dict[str, Any]) -> str:
+    found = len(counts.get("stale") or [])
+    return f", {found} stale" if found else ""
 
 
 def _trouble(status: dict[str, Any], most: int = 8) -> Table | None:

@@ -20,7 +20,7 @@ from touchstone.data.locks import exclusive
 VERSION = 1
 #: The file of folded runs: its name sorts before every run's.
 KEPT = "00000000-kept.jsonl"
-TYPES = {"run", "start", "test", "mutant", "peer", "race", "end"}
+TYPES = {"run", "start", "test", "sources", "mutant", "peer", "race", "end"}
 
 
 class Recorder:

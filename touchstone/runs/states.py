@@ -27,8 +27,8 @@ def compute(house: House, impl: str = "impl") -> tuple[dict[str, Any], list[dict
         "plans": {},
         "chapters": {},
         "rows": {},
-        "mutants": _mutants(everything),
-        "acceptance": _acceptance(everything),
+        "mutants": _mutants(house, everything),
+        "acceptance": _acceptance(house, everything),
         "matrix": matrix(house, declared),
         "last_run": _last_run(everything),
     }
@@ -203,21 +203,32 @@ def _latest(everything: list[dict[str, Any]], kind: str) -> dict[str, dict[str, 
     return {record["name"]: record for record in everything if record["type"] == kind}
 
 
-def _mutants(everything: list[dict[str, Any]]) -> dict[str, Any]:
-    found = _latest(everything, "mutant")
+def _standing(house: House, everything: list[dict[str, Any]], kind: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The last verdict on each variant, and which of them no longer count: what they stood on has changed."""
+    found = _latest(everything, kind)
+    files = {record["name"]: record["files"] for record in everything if record["type"] == "sources"}
+    holds = {base: evidence.key(names, house.root, []) == base for base, names in files.items()}
+    return found, sorted(name for name, record in found.items() if not holds.get(record.get("sources")))
+
+
+def _mutants(house: House, everything: list[dict[str, Any]]) -> dict[str, Any]:
+    found, stale = _standing(house, everything, "mutant")
     return {
-        "killed": sum(record["state"] == "killed" for record in found.values()),
+        "killed": sum(record["state"] == "killed" for name, record in found.items() if name not in stale),
         "total": len(found),
-        "survivors": sorted(name for name, record in found.items() if record["state"] != "killed"),
+        "survivors": sorted({name for name, record in found.items() if record["state"] != "killed"} - set(stale)),
+        "stale": stale,
     }
 
 
-def _acceptance(everything: list[dict[str, Any]]) -> dict[str, Any]:
-    found = {name: record for name, record in _latest(everything, "peer").items() if record["state"] != "not_measured"}
+def _acceptance(house: House, everything: list[dict[str, Any]]) -> dict[str, Any]:
+    found, stale = _standing(house, everything, "peer")
+    found = {name: record for name, record in found.items() if record["state"] != "not_measured"}
     return {
-        "accepted": sum(record["state"] == "accepted" for record in found.values()),
+        "accepted": sum(record["state"] == "accepted" for name, record in found.items() if name not in stale),
         "total": len(found),
-        "rejected": sorted(name for name, record in found.items() if record["state"] == "rejected"),
+        "rejected": sorted({name for name, record in found.items() if record["state"] == "rejected"} - set(stale)),
+        "stale": [name for name in stale if name in found],
         "deviations": sorted(
             f"{name} {deviation['line']}: {deviation['reason']}"
             for name, record in found.items()

@@ -97,7 +97,7 @@ def _mutant_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Variant
             put_over(mine.impl, mine.house, f"mutant {name}")
 
         found.append(
-            Variant(name, "mutant", mutant.target, mutant.says, activate, covered, _key(mine, mutant, covered))
+            Variant(name, "mutant", mutant.target, mutant.says, activate, covered, *_key(mine, mutant, covered))
         )
     return found
 
@@ -111,14 +111,18 @@ def _acceptance_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Var
             mine.impl.layers[:] = [part]
 
         covered = [item for item in items if mine.subjects(item) and _covers(part, mine.subjects(item))]
-        found.append(Variant(name, "peer", name, "", activate, covered, deviations=part.deviations))
+        own = [*part.root.rglob("*.py")]
+        files = _files(mine, covered, set(), own)
+        found.append(Variant(name, "peer", name, "", activate, covered, files=files, deviations=part.deviations))
     for name, (mark, _) in alternatives(mine.house).items():
 
         def switch(name: str = name) -> None:
             put_over(mine.impl, mine.house, f"alternative {name}")
 
         covered = [item for item in items if mark.target in mine.subjects(item)]
-        found.append(Variant(f"alternatives.{name}", "alternative", mark.target, mark.says, switch, covered))
+        files = _files(mine, covered, {mark.target}, [mine.house.alternatives / f"{name.partition('/')[0]}.py"])
+        full = f"alternatives.{name}"
+        found.append(Variant(full, "alternative", mark.target, mark.says, switch, covered, files=files))
     return found
 
 
@@ -218,18 +222,24 @@ def _protocol(item: pytest.Item) -> list[pytest.TestReport]:
     return item.stash[PHASES]
 
 
-def _key(mine: Touchstone, mutant: Mutant, items: list[pytest.Item]) -> str:
-    """Content of a mutant and of all that could change its verdict."""
-    touched = {"impl": {mutant.target}, "oracle": set()}
+def _files(mine: Touchstone, items: list[pytest.Item], names: set[str], more: list[Path]) -> list[str]:
+    """What could change the verdict of a variant: its checks, what they stand on, the oracle, and `more`."""
+    touched = {"impl": names, "oracle": set()}
     files: set[str] = set()
     for path in sorted({item.path for item in items}):
         item = next(item for item in items if item.path == path)
         files.update(evidence.content(mine, item, touched)["files"])
-    files.update(str(path.relative_to(mine.house.root)) for path in (mine.house.root / "reference").glob("*.py"))
+    oracle = [path for path in (mine.house.root / "reference").rglob("*.py") if "peers" not in path.parts]
+    return sorted(files | {str(path.relative_to(mine.house.root)) for path in [*oracle, *more]})
+
+
+def _key(mine: Touchstone, mutant: Mutant, items: list[pytest.Item]) -> tuple[str, list[str]]:
+    """Content of a mutant and of all that could change its verdict, and the files among that."""
+    files = _files(mine, items, {mutant.target}, [])
     text = json.dumps(
         [mutant.target, mutant.old, mutant.new, sorted(item.nodeid for item in items), mine.config.option.seed]
     )
-    return hashlib.sha256((text + evidence.key(sorted(files), mine.house.root, [])).encode()).hexdigest()[:24]
+    return hashlib.sha256((text + evidence.key(files, mine.house.root, [])).encode()).hexdigest()[:24], files
 
 
 def _store(mine: Touchstone) -> Path:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from touchstone.runs import evidence
+
 if TYPE_CHECKING:
     from touchstone.runs.session import Touchstone
 
@@ -24,6 +26,7 @@ class Variant:
     activate: Callable[[], None]
     items: list[pytest.Item]
     key: str = ""
+    files: list[str] = field(default_factory=list)  # what the verdict stands on, relative to the house
     deviations: dict[str, str] = field(default_factory=dict)
 
 
@@ -132,6 +135,11 @@ class Report:
         return len(groups)
 
     def write(self, mine: Touchstone) -> None:
+        """One record a variant; the files that many of them stand on are written once."""
+        root = mine.house.root
+        bases = {variant.name: evidence.key(variant.files, root, []) for variant in [*self.mutants, *self.accepted]}
+        for base, files in {bases[v.name]: v.files for v in [*self.mutants, *self.accepted]}.items():
+            mine.recorder.write("sources", name=base, files=files)
         for variant in self.mutants:
             state, by, reason = self.mutant_state(variant)
             extra = {"killers": sorted(self.verdicts[variant.name].failed)} if self.full else {}
@@ -144,12 +152,19 @@ class Report:
                 by=by,
                 reason=reason,
                 key=variant.key,
+                sources=bases[variant.name],
                 **extra,
             )
         for variant in self.accepted:
             found = self.peer_state(variant)
             mine.recorder.write(
-                "peer", name=variant.name, kind=variant.kind, target=variant.target, says=variant.says, **found
+                "peer",
+                name=variant.name,
+                kind=variant.kind,
+                target=variant.target,
+                says=variant.says,
+                sources=bases[variant.name],
+                **found,
             )
 
     def summary(self, reporter: Any) -> None:
