@@ -177,9 +177,13 @@ def _total(rows: list[RowView]) -> Progress:
 
 
 def _variants(found: dict[str, Record], counts: dict[str, Any]) -> list[Record]:
-    """Verdicts by name; one that stood on what has changed since is stale, whatever it was."""
-    stale = set(counts.get("stale") or [])
-    return [{**record, "state": "stale"} if name in stale else record for name, record in sorted(found.items())]
+    """Verdicts by name, of what is still there; one that stood on what has changed since is stale, whatever it was."""
+    stale, gone = set(counts.get("stale") or []), set(counts.get("gone") or [])
+    return [
+        {**record, "state": "stale"} if name in stale else record
+        for name, record in sorted(found.items())
+        if name not in gone
+    ]
 
 
 def _head(status: dict[str, Any], runs: list[Record]) -> dict[str, Any]:

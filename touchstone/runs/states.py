@@ -9,8 +9,9 @@ from typing import Any
 from touchstone import catalog as catalogs
 from touchstone import contract
 from touchstone.house import House
+from touchstone.implementations import peer_names
 from touchstone.marks import CHECK_KINDS
-from touchstone.runs import evidence, records
+from touchstone.runs import evidence, records, variants
 
 #: From worst to best: a row is as good as its worst line, a line as its worst test.
 STATES = ("failing", "todo", "unspecified", "not_run", "stale", "not_measured", "proxy", "proven")
@@ -203,37 +204,59 @@ def _latest(everything: list[dict[str, Any]], kind: str) -> dict[str, dict[str, 
     return {record["name"]: record for record in everything if record["type"] == kind}
 
 
-def _standing(house: House, everything: list[dict[str, Any]], kind: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The last verdict on each variant, and which of them no longer count: what they stood on has changed."""
+def _verdicts(
+    house: House, everything: list[dict[str, Any]], kind: str, known: set[str]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The standing verdict on each variant that is still there, and the names of those that do not count.
+
+    Stale: what the verdict stood on has changed.  Gone: no such mutant, alternative or peer any more.
+    """
     found = _latest(everything, kind)
     files = {record["name"]: record["files"] for record in everything if record["type"] == "sources"}
     holds = {base: evidence.key(names, house.root, []) == base for base, names in files.items()}
-    return found, sorted(name for name, record in found.items() if not holds.get(record.get("sources")))
+    stale = {name for name, record in found.items() if name in known and not holds.get(record.get("sources"))}
+    states = {name: record["state"] for name, record in found.items() if name in known - stale}
+    return states, {"stale": sorted(stale), "gone": sorted(set(found) - known)}
 
 
 def _mutants(house: House, everything: list[dict[str, Any]]) -> dict[str, Any]:
-    found, stale = _standing(house, everything, "mutant")
+    states, set_aside = _verdicts(house, everything, "mutant", set(variants.mutants(house)))
     return {
-        "killed": sum(record["state"] == "killed" for name, record in found.items() if name not in stale),
-        "total": len(found),
-        "survivors": sorted({name for name, record in found.items() if record["state"] != "killed"} - set(stale)),
-        "stale": stale,
+        "killed": sum(state == "killed" for state in states.values()),
+        "total": len(states) + len(set_aside["stale"]),
+        "survivors": sorted(name for name, state in states.items() if state != "killed"),
+        **set_aside,
+    }
+
+
+def _alternative_names(house: House) -> set[str]:
+    """From the syntax trees: importing alternatives imports torch, and a status is wanted at once."""
+    return {
+        f"alternatives.{path.stem}/{node.name}"
+        for path in house.alternatives.glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and any(
+            isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "alternative" for mark in node.decorator_list
+        )
     }
 
 
 def _acceptance(house: House, everything: list[dict[str, Any]]) -> dict[str, Any]:
-    found, stale = _standing(house, everything, "peer")
-    found = {name: record for name, record in found.items() if record["state"] != "not_measured"}
+    known = {*peer_names(house), *_alternative_names(house)}
+    states, set_aside = _verdicts(house, everything, "peer", known)
+    states = {name: state for name, state in states.items() if state != "not_measured"}
+    found = _latest(everything, "peer")
     return {
-        "accepted": sum(record["state"] == "accepted" for name, record in found.items() if name not in stale),
-        "total": len(found),
-        "rejected": sorted({name for name, record in found.items() if record["state"] == "rejected"} - set(stale)),
-        "stale": [name for name in stale if name in found],
+        "accepted": sum(state == "accepted" for state in states.values()),
+        "total": len(states) + len(set_aside["stale"]),
+        "rejected": sorted(name for name, state in states.items() if state == "rejected"),
         "deviations": sorted(
             f"{name} {deviation['line']}: {deviation['reason']}"
-            for name, record in found.items()
-            for deviation in record["deviations"]
+            for name in states
+            for deviation in found[name]["deviations"]
         ),
+        **set_aside,
     }
 
 

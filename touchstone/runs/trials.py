@@ -56,9 +56,10 @@ def loop(mine: Touchstone, session: pytest.Session) -> bool:
             if verdict.error:
                 report.baseline["baseline"] = verdict.error
 
-        def order(item: pytest.Item) -> tuple[bool, float]:
+        def order(item: pytest.Item) -> tuple[bool, bool, float]:
             """Comparisons with the oracle first, then the quick checks: most mutants need no more than one."""
-            return "oracle" not in mine.checks(item), seconds.get(item.nodeid, 0.0)
+            slow = mine.tier(item) != "fast"
+            return slow, "oracle" not in mine.checks(item), seconds.get(item.nodeid, 0.0)
 
         for variant in report.mutants:
             variant.items = sorted((item for item in variant.items if item.nodeid not in report.baseline), key=order)
@@ -159,12 +160,14 @@ def _judge(mine: Touchstone, variants: list[Variant], report: Report, *, stop_at
         take_off(mine.impl)
         mine.impl.layers[:] = base
         variant.activate()
+        refused = False
         for item in variant.items:
+            if refused and variant.kind == "mutant" and (stop_at_first or mine.tier(item) != "fast"):
+                break  # also in the full matrix a process check, which costs seconds, is for what no fast one refuses
             send("limit", item.nodeid, *mine.limit(item))
             outcome, reason = _run_one(item)
             send("outcome", item.nodeid, outcome, reason)
-            if stop_at_first and outcome == "failed":
-                break
+            refused = refused or outcome == "failed"
         send("finished", "")
 
     def finished(index: int) -> None:

@@ -7,6 +7,7 @@ import linecache
 import os
 import sys
 import types
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from touchstone.house import House
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 VARIABLE = "TOUCHSTONE_VARIANT"
 
 
+@cache
 def mutants(house: House) -> dict[str, Mutant]:
     """Every mutant of `spec/mutants/`, by `room/name`.  Raises ValueError on a duplicate."""
+    house.importable()
     found: dict[str, Mutant] = {}
     for path in sorted(house.mutants.glob("*.py")):
         if path.name.startswith("_"):
@@ -35,6 +38,7 @@ def mutants(house: House) -> dict[str, Mutant]:
     return found
 
 
+@cache
 def alternatives(house: House) -> dict[str, tuple[Alternative, Any]]:
     """Every honest alternative of `spec/alternatives/`, by `room/name`."""
     found: dict[str, tuple[Alternative, Any]] = {}

@@ -76,7 +76,10 @@ def run(
                         status = os.waitpid(worker.pid, 0)[1]
                 else:  # a grandchild may hold the pipe open after the worker is gone
                     gone, left = os.waitpid(worker.pid, os.WNOHANG)
-                    status = left if gone else None
+                    if gone:
+                        status = left
+                        while select.select([worker.pipe], [], [], 0)[0] and _receive(worker, on_message):
+                            pass  # what it said between the look at the pipe and the look at the process
                 if stop():
                     if status is not None:
                         live.remove(worker)

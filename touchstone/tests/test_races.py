@@ -218,11 +218,20 @@ def test_rounding_is_no_cheat_and_gradients_are_compared():
 
 def test_on_this_machine_equal_lanes_are_equal_and_double_work_is_slower():
     """Eight quick trials of each.  Equal lanes are called different in less than 1 trial of 20: five of eight are an
-    event of 2e-5, and the rule for lanes that run one after the other on the wall's clock.
+    event of 2e-5, and the rule for lanes that run one after the other on the wall's clock.  On a machine that others
+    keep at many times its cores it happens; a method that is wrong fails all three times.
     """
+    for attempt in range(3):
+        equal, double = on_this_machine(attempt)
+        if equal.count("cannot tell") >= 4 and double.count("slower") >= 6 and "faster" not in double:
+            return
+    pytest.fail(f"equal lanes: {equal}; twice the work: {double}")
+
+
+def on_this_machine(attempt: int) -> tuple[list[str], list[str]]:
     inputs = drawn(torch.Generator().manual_seed(3), side=96)
     equal, double = [], []
-    for trial in range(8):
+    for trial in range(8 * attempt, 8 * attempt + 8):
         lanes = {
             "a": product,
             "b": lambda left, right: left @ right,
@@ -232,9 +241,7 @@ def test_on_this_machine_equal_lanes_are_equal_and_double_work_is_slower():
         assert not times.refused
         equal.append(times.compare("a", "b", trial).verdict)
         double.append(times.compare("twice", "b", trial).verdict)
-    assert equal.count("cannot tell") >= 4, equal
-    assert double.count("slower") >= 6, double
-    assert "faster" not in double
+    return equal, double
 
 
 def test_threads_and_collector_are_held_and_given_back():

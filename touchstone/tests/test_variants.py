@@ -19,9 +19,11 @@ def test_mutants_are_killed_and_kills_are_reused(toy):
     assert "3 of 3 mutants refused; 2 kills reused" in toy.pytest("spec", "--mutants").stdout
     full = toy.pytest("spec", "--mutants", "--full-matrix")
     assert "3 of 3 mutants refused, 3 of them told apart by the full matrix; 0 kills reused" in full.stdout
-    assert toy.status()["mutants"] == {"killed": 3, "total": 3, "survivors": [], "stale": []}
+    assert toy.status()["mutants"] == {"killed": 3, "total": 3, "survivors": [], "stale": [], "gone": []}
     toy.edit("spec/sprint1/test_thrice.py", "== 3", "== 3.0")
-    assert toy.status()["mutants"] == {"killed": 2, "total": 3, "survivors": [], "stale": ["nn/fourfold"]}
+    assert toy.status()["mutants"] == {"killed": 2, "total": 3, "survivors": [], "stale": ["nn/fourfold"], "gone": []}
+    toy.edit("spec/mutants/nn.py", '"no_offset"', '"without_offset"')
+    assert toy.status()["mutants"]["gone"] == ["nn/no_offset"]
 
 
 def test_a_survivor_fails_by_name(toy):
@@ -95,7 +97,14 @@ def test_a_red_baseline_is_a_failure(toy):
 def test_peers_and_alternatives_are_accepted(toy):
     done = toy.pytest("spec", "--acceptance")
     assert done.returncode == 0 and counts(done) == {"passed": 2}, done.stdout
-    assert toy.status()["acceptance"] == {"accepted": 2, "total": 2, "rejected": [], "stale": [], "deviations": []}
+    assert toy.status()["acceptance"] == {
+        "accepted": 2,
+        "total": 2,
+        "rejected": [],
+        "stale": [],
+        "deviations": [],
+        "gone": [],
+    }
     toy.edit("spec/alternatives/nn.py", "return x + x", "return x  + x")
     assert toy.status()["acceptance"]["stale"] == ["alternatives.nn/added"]
 
