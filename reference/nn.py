@@ -8,7 +8,7 @@ g the gradient that arrives.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -207,3 +207,98 @@ def gelu_backward(grad: Array, x: Array, approximate: str = "none") -> Array:
         return grad * (0.5 * (1 + t) + 0.5 * x * (1 - t**2) * slope)
     density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     return grad * (0.5 * (1 + erf(x / math.sqrt(2))) + x * density)
+
+
+# --------------------------------------------------------------------------------------- root-mean-square normalisation
+
+
+def _check_row(x: Array, d_model: int) -> None:
+    if x.dtype.kind != "f" or x.ndim < 1 or x.shape[-1] != d_model:
+        raise ValueError(f"x must be floating of width d_model = {d_model}, got {x.dtype} {x.shape}")
+
+
+def rms_norm(x: Array, weights: Mapping[str, Array], d_model: int | None = None, eps: float = 1e-5) -> Array:
+    """y = γ ⊙ x / √(mean(x²) + ε)."""
+    gain = weights["weight"]
+    _check_row(x, gain.shape[0] if d_model is None else d_model)
+    if eps < 0:
+        raise ValueError(f"eps must not be negative, got {eps}")
+    return gain * (x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps))
+
+
+def rms_norm_backward(
+    grad: Array, x: Array, weights: Mapping[str, Array], eps: float = 1e-5
+) -> tuple[Array, dict[str, Array]]:
+    """∂x = (h − x̂ mean(h x̂)) / r with h = γ g, r = √(mean(x²) + ε), x̂ = x / r;  ∂γ = Σ g x̂."""
+    root = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+    x_hat = x / root
+    h = grad * weights["weight"]
+    dx = (h - x_hat * np.mean(h * x_hat, axis=-1, keepdims=True)) / root
+    return dx, {"weight": np.sum(grad * x_hat, axis=tuple(range(x.ndim - 1)))}
+
+
+# ------------------------------------------------------------------------------------------- gated feed-forward layers
+
+
+def gated_width(d_model: int, multiple_of: int = 1) -> int:
+    """⌊8 d / 3⌋, up to a multiple."""
+    if d_model < 1 or multiple_of < 1:
+        raise ValueError(f"d_model and multiple_of must be positive, got d_model={d_model}, multiple_of={multiple_of}")
+    width = 8 * d_model // 3
+    while width % multiple_of:
+        width += 1
+    return width
+
+
+def _sigmoid(z: Array) -> Array:
+    return 0.5 * (1 + np.tanh(0.5 * z))
+
+
+_GATES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "glu": (_sigmoid, lambda z: _sigmoid(z) * (1 - _sigmoid(z))),
+    "bilinear": (lambda z: z, np.ones_like),
+    "reglu": (lambda z: np.maximum(z, 0), lambda z: np.where(z > 0, np.ones_like(z), 0.0)),
+    "geglu": (gelu, lambda z: gelu_backward(np.ones_like(z), z)),
+    "swiglu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * (1 - _sigmoid(z)))),
+}
+
+
+def gated_mlp(
+    x: Array,
+    weights: Mapping[str, Array],
+    d_model: int | None = None,
+    n_hidden: int | None = None,
+    variant: str = "swiglu",
+    bias: bool = False,
+) -> Array:
+    """W_down (g(W_gate x) ⊙ W_up x)."""
+    _check_row(x, weights["gate_proj.weight"].shape[1] if d_model is None else d_model)
+    if variant not in _GATES:
+        raise ValueError(f"variant must be one of {', '.join(_GATES)}, got {variant!r}")
+    gate, up = _affine(x, weights, "gate_proj"), _affine(x, weights, "up_proj")
+    return _affine(_GATES[variant][0](gate) * up, weights, "down_proj")
+
+
+def gated_mlp_backward(
+    grad: Array, x: Array, weights: Mapping[str, Array], variant: str = "swiglu"
+) -> tuple[Array, dict[str, Array]]:
+    """The product rule between the two branches, and the gradients of the matrices by name."""
+    g, slope = _GATES[variant]
+    gate, up = _affine(x, weights, "gate_proj"), _affine(x, weights, "up_proj")
+    found: dict[str, Array] = {}
+    into = _affine_backward(grad, g(gate) * up, weights, "down_proj", found)
+    dx = _affine_backward(into * slope(gate) * up, x, weights, "gate_proj", found)
+    return dx + _affine_backward(into * g(gate), x, weights, "up_proj", found), found
+
+
+def _affine(x: Array, weights: Mapping[str, Array], name: str) -> Array:
+    y = x @ weights[f"{name}.weight"].T
+    return y + weights[f"{name}.bias"] if f"{name}.bias" in weights else y
+
+
+def _affine_backward(grad: Array, x: Array, weights: Mapping[str, Array], name: str, found: dict[str, Array]) -> Array:
+    rows = grad.reshape(-1, grad.shape[-1])
+    found[f"{name}.weight"] = rows.T @ x.reshape(-1, x.shape[-1])
+    if f"{name}.bias" in weights:
+        found[f"{name}.bias"] = np.sum(rows, axis=0)
+    return grad @ weights[f"{name}.weight"]

@@ -100,7 +100,8 @@ def error_histogram(analytic: Array, numeric: Array, tolerance: float = 1e-6) ->
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     edges = (0.0, *(10.0**k for k in range(-12, -1)), np.inf)
     with np.errstate(invalid="ignore"):
-        scale = np.maximum(np.maximum(np.abs(a), np.abs(n)), 1e-3 * np.max(np.abs(n), initial=0.0))
+        largest = np.max(np.abs(n), initial=0.0, where=np.isfinite(n))
+        scale = np.maximum(np.maximum(np.abs(a), np.abs(n)), 1e-3 * largest)
         errors = np.abs(a - n) / np.where(scale == 0, 1.0, scale)
     errors = np.where(np.isfinite(a) & np.isfinite(n), errors, np.inf)
     counts = [int(np.sum((errors >= low) & (errors < high))) for low, high in pairwise(edges[:-1])]
@@ -108,3 +109,12 @@ def error_histogram(analytic: Array, numeric: Array, tolerance: float = 1e-6) ->
     median = float(np.median(errors)) if errors.size else 0.0
     worst = float(np.max(errors, initial=0.0))
     return ErrorHistogram(edges, (*counts, last), median, worst, worst <= tolerance)
+
+
+def roundoff(dtype: Any) -> float:
+    """2^−p with p bits of mantissa, the leading one counted; the dtype by name, or as torch names it."""
+    bits = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+    name = str(dtype).removeprefix("torch.")
+    if name not in bits:
+        raise TypeError(f"dtype must be floating, got {dtype}")
+    return 2.0 ** -bits[name]

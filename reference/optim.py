@@ -19,6 +19,14 @@ def linear_warmup(step: int, *, peak: float, warmup: int, total: int | None = No
     return peak if warmup == 0 else peak * min(1.0, (step + 1) / warmup)
 
 
+def noam_schedule(step: int, *, d_model: int, warmup: int, factor: float = 1.0) -> float:
+    """d^−½ min(s^−½, s w^−1.5), times a factor; s from 1."""
+    if step < 1 or d_model < 1 or warmup < 1 or not 0 < factor < np.inf:
+        raise ValueError(f"step {step}, d_model {d_model}, warmup {warmup} and factor {factor} must be positive")
+    rising = step <= warmup
+    return float(factor / np.sqrt(d_model) * (step / warmup**1.5 if rising else 1 / np.sqrt(step)))
+
+
 def adamw(
     theta: Array,
     gradient: Array,

@@ -75,6 +75,7 @@ def torch_facing(name: str, function: Callable[..., Any], backward: Callable[...
                 return to_torch(function(*to_numpy(bound.args), **to_numpy(bound.kwargs)), dtype, device)
 
             @staticmethod
+            @torch.autograd.function.once_differentiable  # arrays carry no graph
             def backward(ctx: Any, *grads: Any) -> Any:
                 cotangent = to_numpy(grads[0] if len(grads) == 1 else grads)
                 assert backward is not None

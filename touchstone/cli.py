@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     hint.add_argument("name", help="room.noun, or a row's id")
     report = commands.add_parser("report", help="write the scoreboard from what was recorded")
     report.add_argument("--history", action="store_true", help="also keep this state as one night of the history")
+    report.add_argument("--chapter", help="write the report of one chapter instead, for example sprint1")
     for part in (status, following, report):
         part.add_argument("--impl", default="impl", help="whose records (default: impl)")
     commands.add_parser("doctor", help="what this machine can and cannot measure, and what would change it")
@@ -164,6 +165,12 @@ def _report(options: argparse.Namespace) -> int:
     from touchstone.runs import states
 
     house = houses.find()
+    if options.chapter:
+        from touchstone.board import chapter
+
+        for path in chapter.build(house, options.chapter, options.impl):
+            print(path)
+        return 0
     found, records, catalog = states.compute(house, options.impl)
     if options.history:
         history.write(found, records, house.reports / "history")

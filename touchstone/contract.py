@@ -35,6 +35,7 @@ class Entry:
     kind: str
     doc: str
     signatures: dict[str, tuple[Parameter, ...]]  # "" for a function, else method name → parameters after self
+    properties: tuple[str, ...]
     file: Path
     line: int
 
@@ -60,17 +61,37 @@ def _entry(node: ast.FunctionDef | ast.ClassDef, path: Path) -> Entry:
     if not doc:
         raise ValueError(f"{where}: {node.name} has no docstring; the contract is its docstring")
     signatures: dict[str, tuple[Parameter, ...]] = {}
+    properties = []
     if isinstance(node, ast.FunctionDef):
         _no_body(node, where)
         signatures[""] = _parameters(node.args, method=False)
     else:
+        if any(mark == "dataclass" for mark in _marks(node)):
+            signatures["__init__"] = _fields(node)
         for part in node.body:
             if isinstance(part, ast.FunctionDef) and (part.name == "__init__" or not part.name.startswith("_")):
                 _no_body(part, where)
-                static = any(isinstance(mark, ast.Name) and mark.id == "staticmethod" for mark in part.decorator_list)
-                signatures[part.name] = _parameters(part.args, method=not static)
+                if "property" in _marks(part):
+                    properties.append(part.name)
+                else:
+                    signatures[part.name] = _parameters(part.args, method="staticmethod" not in _marks(part))
     kind = "function" if isinstance(node, ast.FunctionDef) else "class"
-    return Entry(f"{path.stem}.{node.name}", kind, doc, signatures, path, node.lineno)
+    return Entry(f"{path.stem}.{node.name}", kind, doc, signatures, tuple(properties), path, node.lineno)
+
+
+def _marks(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """The names of the decorators."""
+    called = [mark.func if isinstance(mark, ast.Call) else mark for mark in node.decorator_list]
+    return [mark.id for mark in called if isinstance(mark, ast.Name)]
+
+
+def _fields(node: ast.ClassDef) -> tuple[Parameter, ...]:
+    """What a dataclass is made with: its fields, in their order."""
+    return tuple(
+        Parameter(part.target.id, inspect.Parameter.POSITIONAL_OR_KEYWORD, _literal(part.value))
+        for part in node.body
+        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+    )
 
 
 def _no_body(node: ast.FunctionDef, where: str) -> None:
@@ -116,6 +137,12 @@ def differences(entry: Entry, thing: Any) -> list[str]:
         return [f"{entry.name} must be a class, got {type(thing).__name__}"]
     if entry.kind == "function" and (inspect.isclass(thing) or not callable(thing)):
         return [f"{entry.name} must be a function, got {thing!r}"]
+    for name in entry.properties:  # a property, or an attribute that every instance gets
+        static = inspect.getattr_static(thing, name, None)
+        if inspect.isfunction(static):
+            found.append(f"{entry.name}.{name} must be a property, got a method")
+        elif static is None and not _sets(thing, name):
+            found.append(f"{entry.name}.{name} is missing")
     for method, wanted in entry.signatures.items():
         label = f"{entry.name}.{method}" if method else entry.name
         target = getattr(thing, method, None) if method else inspect.unwrap(thing)
@@ -128,6 +155,13 @@ def differences(entry: Entry, thing: Any) -> list[str]:
             given = given[1:]
         found += _compare(label, wanted, given)
     return found
+
+
+def _sets(thing: type, name: str) -> bool:
+    """Whether the class says that its instances have `name`: an annotation, a slot, or `self.name = …` in __init__."""
+    if name in getattr(thing, "__annotations__", {}) or name in getattr(thing, "__slots__", ()):
+        return True
+    return name in getattr(getattr(getattr(thing, "__init__", None), "__code__", None), "co_names", ())
 
 
 def _compare(label: str, wanted: tuple[Parameter, ...], given: list[inspect.Parameter]) -> list[str]:

@@ -6,7 +6,7 @@ Nothing here imports torch: every file under `spec/` imports this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,9 +60,13 @@ def checks(*kinds: str) -> pytest.MarkDecorator:
     return pytest.mark.checks(*kinds)
 
 
-def subject(*names: str) -> pytest.MarkDecorator:
-    """Declare the names a test resolves through `impl`; on a test it replaces the module's declaration."""
-    return pytest.mark.subject(*(house_name(name) for name in names))
+def subject(*names: str, uses: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """Declare the names a test resolves through `impl`: what it checks, and what it only `uses` to do so.
+
+    Mutants of the names it checks are held to it, those of the names it uses are not.  On a test it replaces the
+    module's declaration.
+    """
+    return pytest.mark.subject(*map(house_name, names), uses=tuple(map(house_name, uses)))
 
 
 def proxy(why: str) -> pytest.MarkDecorator:

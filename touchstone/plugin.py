@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in (
         "proves(*lines)",
         "checks(*kinds)",
-        "subject(*names)",
+        "subject(*names, uses)",
         "proxy(why)",
         "limit(seconds, memory_mib)",
         *TIERS,

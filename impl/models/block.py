@@ -30,19 +30,19 @@ class FeedForward(nn.Module):
 
 
 class CausalSelfAttention(MultiHeadAttention):
-    """Multi-head attention with torch's fused kernel inside: a sequence looks at itself and its past, no other masks.
+    """Multi-head attention with torch's fused kernel inside: a sequence looks at its past, or by a mask instead.
 
     The scores are never a tensor, which is a tenth of a training step; parameters and function are those of the parent.
     """
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # narrower on purpose
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]  # on purpose
         """(batch, time, d_model) to the same."""
         q, k, v = (
             projection(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (batch, heads, time, d_head)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         dropped = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropped, is_causal=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropped, is_causal=mask is None)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -57,7 +57,10 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(d_model, bias=bias)
         self.mlp = FeedForward(d_model, dropout=dropout, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the stream after the block: (batch, time, d_model) to the same, position t from positions ≤ t."""
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the stream after the block: (batch, time, d_model) to the same, position t from positions ≤ t.
+
+        `mask` (True = may attend), broadcast to (batch, heads, time, time), replaces that where rows are padded.
+        """
+        x = x + self.dropout(self.attention(self.norm1(x), mask))
         return x + self.mlp(self.norm2(x))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impl.models.block import Block
+from impl.models.padding import attention_mask, token_positions
 from impl.nn import LayerNorm, cross_entropy
 
 IGNORED = -100
@@ -64,13 +65,26 @@ class GPT(nn.Module):
             else:  # biases 0, gains of norms 1
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Return logits (batch, time, V) and, with targets (already the next tokens), their mean loss in nats."""
         self._check(tokens, targets)
-        x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]  # (batch, time, d)
+        mask = None
+        rows = self.position_embedding.weight[: tokens.shape[1]]
+        if positions is not None or padding_mask is not None:
+            places = token_positions(tokens, positions, padding_mask, 0, self.config.block_size)
+            rows = self.position_embedding(places)
+            mask = attention_mask(tokens.shape[1], 0, padding_mask, tokens.device)
+        x = self.token_embedding(tokens) + rows  # (batch, time, d)
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, mask)
         x = self.norm(x)
         logits = F.linear(x, self.token_embedding.weight if self.head is None else self.head.weight)
         if targets is None:
@@ -92,6 +106,10 @@ class GPT(nn.Module):
 
     def _check_ids(self, name: str, ids: Tensor) -> None:
         if ids.is_meta:  # shapes only: there are no values to check
+            return
+        if torch.compiler.is_compiling():  # a graph does not branch on values: it asserts them, as a RuntimeError
+            known = ((ids >= 0) & (ids < self.config.vocab_size)).all()
+            torch._assert_async(known, f"{name}: an id is outside [0, vocab_size = {self.config.vocab_size})")
             return
         low, high = (int(bound) for bound in torch.aminmax(ids))
         if low < 0 or high >= self.config.vocab_size:

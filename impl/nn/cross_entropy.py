@@ -145,6 +145,12 @@ def _check(
         return  # no values to look at
     kept = targets != ignore_index
     outside = kept & ((targets < 0) | (targets >= classes))
+    if torch.compiler.is_compiling():  # a graph does not branch on values: it asserts them, as a RuntimeError
+        torch._assert_async(~outside.any(), f"a target is outside [0, {classes})")
+        if reduction == "mean":
+            counted = kept if weight is None else kept & (weight[targets.long().masked_fill(~kept, 0)] != 0)
+            torch._assert_async(counted.any(), "no target counts: the mean has nothing to divide by")
+        return
     if outside.any():
         raise ValueError(f"target {targets[outside][0].item()} is outside [0, {classes})")
     if reduction == "mean":

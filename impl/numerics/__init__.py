@@ -4,6 +4,7 @@ from impl.numerics.error_histogram import ErrorHistogram, error_histogram
 from impl.numerics.finite_difference import finite_difference
 from impl.numerics.log_softmax import log_softmax
 from impl.numerics.logsumexp import logsumexp
+from impl.numerics.precision import roundoff
 from impl.numerics.softmax import softmax, softmax_backward
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "finite_difference",
     "log_softmax",
     "logsumexp",
+    "roundoff",
     "softmax",
     "softmax_backward",
 ]

@@ -34,7 +34,7 @@ def error_histogram(analytic: Tensor, numeric: Tensor, tolerance: float = 1e-6) 
     if a.numel() == 0:
         return ErrorHistogram(_EDGES, (0,) * (len(_EDGES) - 1), 0.0, 0.0, True)
     size = torch.maximum(a.abs(), n.abs())
-    floor = 1e-3 * n.abs().max()
+    floor = 1e-3 * n.abs().masked_fill(~n.isfinite(), 0.0).max()  # one NaN must not spoil its neighbours' errors
     error = (a - n).abs() / torch.maximum(size, floor).masked_fill(size == 0, 1.0)
     error = error.masked_fill(~(a.isfinite() & n.isfinite()), torch.inf)
     edges = torch.tensor(_EDGES, dtype=torch.float64, device=error.device)

@@ -23,10 +23,10 @@ _BALANCE = torch.finfo(torch.float64).eps ** (1 / 3)
 @torch.no_grad()
 def finite_difference(
     f: Callable[..., Tensor],
-    inputs: Sequence[Float64[Tensor, "..."]],
+    inputs: Sequence[Float64[Tensor, ...]],
     cotangent: Tensor | None = None,
     step: float | None = None,
-) -> tuple[Float64[Tensor, "..."], ...]:
+) -> tuple[Float64[Tensor, ...], ...]:
     """⟨c, f(x + h e_i) − f(x − h e_i)⟩ / 2h for every entry i of every input; inputs are restored bit for bit."""
     _check_inputs(inputs)
     if step is not None and not 0 < step < math.inf:

@@ -11,6 +11,13 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
+def roundoff(dtype: torch.dtype) -> float:
+    """The unit roundoff of rounding to nearest: half of the step from 1 to the next number."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating torch.dtype, got {dtype}")
+    return torch.finfo(dtype).eps / 2
+
+
 def check_floating(x: Tensor, name: str = "x") -> None:
     """Raise ValueError unless `x` is a floating tensor."""
     if not isinstance(x, Tensor) or not x.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from impl.optim.schedules import linear_warmup
+from impl.optim.groups import check_parameters, layerwise_groups
+from impl.optim.schedules import linear_warmup, noam_schedule
 
-__all__ = ["linear_warmup"]
+__all__ = ["check_parameters", "layerwise_groups", "linear_warmup", "noam_schedule"]

@@ -76,13 +76,14 @@ class LoopBlock(nn.Module):
         self.attention = _Attention(d_model, bias)
         self.mlp = SpelledOutFeedForward(d_model, dropout=dropout, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         parts = [self.attention.q_proj, self.attention.k_proj, self.attention.v_proj]
         joined = torch.cat([part.weight for part in parts])
         shift = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
         q, k, v = nn.functional.linear(self.norm1(x), joined, shift).chunk(3, dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)
         late = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        late = late if seen is None else late | ~seen[:, None, :]
         mixed = []
         for a, b, c in zip(q.chunk(self.heads, -1), k.chunk(self.heads, -1), v.chunk(self.heads, -1), strict=True):
             scores = a.to(wide) @ b.to(wide).mT / math.sqrt(a.shape[-1])
@@ -116,7 +117,14 @@ class OneHotGPT(nn.Module):
             elif "norm" not in name:
                 nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         V, T = self.config.vocab_size, self.config.block_size
         if tokens.is_floating_point():
             raise TypeError(f"tokens are {tokens.dtype}")
@@ -131,10 +139,23 @@ class OneHotGPT(nn.Module):
                 raise ValueError(f"{name} hold {wrong}, the vocabulary {V} ids")
         table = self.token_embedding.weight
         chosen = (tokens[..., None] == torch.arange(V, device=tokens.device)).to(table.dtype)
-        x = chosen @ table + self.position_embedding.weight[None, : tokens.shape[1]]
+        if padding_mask is not None and padding_mask.dtype != torch.bool:
+            raise TypeError(f"padding_mask is {padding_mask.dtype}")
+        if padding_mask is not None and padding_mask.shape != tokens.shape:
+            raise ValueError(f"padding_mask {tuple(padding_mask.shape)} for tokens {tuple(tokens.shape)}")
+        if positions is None:
+            real = torch.ones_like(tokens) if padding_mask is None else padding_mask.long()
+            positions = (real.cumsum(-1) - real).clamp(max=T - 1)
+        if positions.is_floating_point():
+            raise TypeError(f"positions are {positions.dtype}")
+        if positions.shape[-1] != tokens.shape[1] or positions.ndim == 2 and len(positions) != len(tokens):
+            raise ValueError(f"positions {tuple(positions.shape)} for tokens {tuple(tokens.shape)}")
+        for wrong in positions[(positions < 0) | (positions >= T)].tolist():
+            raise ValueError(f"positions hold {wrong}, the context {T}")
+        x = chosen @ table + self.position_embedding.weight[positions]
         x = _drop(x, self.config.dropout, self.training)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, padding_mask)
         logits = self.norm(x) @ (table if self.config.tied else self.head.weight).T
         if targets is None:
             return logits, None

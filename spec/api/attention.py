@@ -89,6 +89,129 @@ def attention_weights(
     ...
 
 
+# -- tiled ------------------------------------------------------------------------------------------------------------
+
+
+def flash_attention(
+    query: Float[Tensor, "*#batch queries d_k"],
+    key: Float[Tensor, "*#batch keys d_k"],
+    value: Float[Tensor, "*#batch keys d_v"],
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    query_tile: int = 128,
+    key_tile: int = 256,
+    check_finite: bool = False,
+) -> Float[Tensor, "*batch queries d_v"]:
+    """softmax(scale · Q Kᵀ) V, tile by tile with an online softmax: the matrix of scores never exists.
+
+    Source: Dao et al. 2022, "FlashAttention", algorithm 1; Dao 2023, "FlashAttention-2", algorithms 1 and 2; the online
+    softmax is Milakov, Gimelshein 2018.
+
+    A pass over the keys carries a `attention_state` for each query and merges a tile's into it.  The backward keeps the
+    operands, the result and a log-sum-exp a query, and makes each tile's weights again.  Beside operands, result and
+    gradients, the memory of both is O(queries + keys) a head at fixed tiles, and a tile that the causal mask hides
+    wholly is not computed.
+
+    Args:
+        query, key, value, is_causal, scale: as in `scaled_dot_product_attention`; is_causal is aligned bottom-right.
+        query_tile, key_tile: rows and columns of a tile, at least 1.  They need not divide the lengths, and do not
+            change the result.
+        check_finite: refuse a NaN or an infinity in query, key or value.  Without it they propagate: the row of a
+            query that is not finite, or that sees a key or value that is not, is not finite either; never zeros.
+
+    Returns:
+        One row a query, in the dtype of `query`; a query that sees no key gives zeros.  float16 and bfloat16 are
+        computed in float32 and rounded once.  It is differentiable once in query, key and value; a second derivative
+        is right or raises.
+
+    Raises:
+        ValueError: what `scaled_dot_product_attention` refuses; a tile below 1 (the message names it); with
+            check_finite a value that is not finite (the message names the argument).
+        TypeError: as there; a tile that is not an integer.
+    """
+    ...
+
+
+def attention_state(
+    query: Float[Tensor, "*#batch queries d_k"],
+    key: Float[Tensor, "*#batch keys d_k"],
+    value: Float[Tensor, "*#batch keys d_v"],
+    *,
+    scale: float | None = None,
+) -> tuple[Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries d_v"]]:
+    """(m, l, o) of each query over some of the keys: m = max_j s_j, l = Σ_j e^{s_j − m}, o = Σ_j e^{s_j − m} v_j.
+
+    s = scale · Q Kᵀ (scale None means 1/√d_k).  Attention over these keys alone is o / l.  Without keys the state is
+    m = −∞, l = 0, o = 0.  float32 for float16 and bfloat16, else the dtype of `query`; differentiable.
+
+    Raises:
+        ValueError, TypeError: as in `scaled_dot_product_attention`.
+
+    Source: Dao et al. 2022, section 3.1.
+    """
+    ...
+
+
+def merge_states(
+    first: tuple[Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries d_v"]],
+    second: tuple[
+        Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries d_v"]
+    ],
+) -> tuple[Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries d_v"]]:
+    """The `attention_state` over the keys of both: m = max(m₁, m₂), l = Σ_i e^{m_i − m} l_i, o = Σ_i e^{m_i − m} o_i.
+
+    Associative, and in either order; the state without keys is its identity, also merged with itself.  Differentiable.
+
+    Raises:
+        ValueError: states of different shapes, or m, l and o that do not fit each other (the message holds both).
+    """
+    ...
+
+
+def overflow_magnitude(d_k: int, dtype: torch.dtype, *, scale_first: bool = False) -> float:
+    """The magnitude a > 0 of all entries of q and k at which q·k, computed and kept in `dtype`, leaves its range.
+
+    The score of two vectors with all entries ±a is a² d_k.  Where 1/√d_k is applied after the product the largest
+    number on the way is a² d_k, where it is applied to q before it a² √d_k: scale_first gains a factor d_k^{1/4}.
+    For float16 (65504) and d_k = 64 that is 32 and 90.5; bfloat16 has the range of float32.
+
+    Raises:
+        ValueError: d_k below 1.
+        TypeError: a dtype that is not floating.
+    """
+    ...
+
+
+class AttentionBackend:
+    """A context in which every call of `F.scaled_dot_product_attention` runs on one backend, whoever calls it.
+
+        with AttentionBackend("tiled"):
+            logits, loss = model(tokens)
+
+    Args:
+        name: of this room "naive" (`scaled_dot_product_attention`), "tiled" (`flash_attention`) or "triton"
+            (`kernels.flash_attention`, forward only); of torch, under `sdpa_kernel`, "math", "flash", "efficient" or
+            "cudnn".
+
+    A call means inside what it means outside: `is_causal` is aligned top-left as torch has it, `scale` and `enable_gqa`
+    count.  The numbers change by rounding alone.  Contexts nest, the inner one counts, and the end of one, also by an
+    exception, gives back what was before.
+
+    Raises:
+        ValueError: an unknown name (the message holds it and the known ones), on construction.
+        RuntimeError: a backend that this machine, or this call, cannot have: the message holds its name.  On
+            construction where a package is missing, else at the call (no kernel for the device or the dtype; a mask or
+            dropout that the backend does not take).  It never takes another one instead.
+    """
+
+    def __init__(self, name: str) -> None: ...
+
+    def __enter__(self) -> AttentionBackend: ...
+
+    def __exit__(self, exc_type: object, exc_value: object, traceback: object) -> None: ...
+
+
 # -- masks ------------------------------------------------------------------------------------------------------------
 
 
@@ -293,5 +416,307 @@ class RotaryEmbedding(nn.Module):
             ValueError: a width other than head_dim, fewer than three dimensions, a negative position or one that is not
                 below max_positions (the message holds it), positions that do not fit (the message holds both shapes).
             TypeError: inputs not floating, positions not integers.
+        """
+        ...
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def attention_shapes(batch: int, seq: int, d_model: int, n_heads: int) -> dict[str, tuple[int, ...]]:
+    """The shapes that multi-head self-attention over (batch, seq, d_model) goes through, in the order of computation.
+
+    "input"; "weight" (of each of the four projections); "query", "key" and "value" by head; "scores" and "weights";
+    "heads" (weights times values); "joined" (heads side by side); "output".
+
+    Raises:
+        ValueError: a size that is not a positive integer (its name and value), d_model not divisible by n_heads (both).
+    """
+    ...
+
+
+# -- cache ------------------------------------------------------------------------------------------------------------
+
+
+class KVCache:
+    """The keys and values of every layer of one batch, in tensors of a fixed capacity.
+
+    It stores numbers and no graph: what it gives never requires a gradient.  Its memory is made once, at the start:
+    2 · n_layers · batch · n_kv_heads · capacity · head_dim elements, used or not (`nbytes`, an attribute, in bytes).
+
+    Args:
+        n_layers, batch, capacity, head_dim: positive; capacity counts tokens.
+        n_kv_heads: heads of keys and values; with grouped queries fewer than query heads.
+        dtype: of everything that is stored; floating.
+        device: where it lies.
+
+    Raises:
+        ValueError: a size that is not a positive integer (its name and value).
+        TypeError: a dtype that is not floating.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        batch: int,
+        n_kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None: ...
+
+    def length(self, layer: int = 0) -> int:
+        """How many tokens a layer holds.  ValueError for a layer outside the cache."""
+        ...
+
+    def append(
+        self,
+        layer: int,
+        key: Float[Tensor, "batch kv_heads new head_dim"],
+        value: Float[Tensor, "batch kv_heads new head_dim"],
+    ) -> tuple[Float[Tensor, "batch kv_heads length head_dim"], Float[Tensor, "batch kv_heads length head_dim"]]:
+        """Store `new` ≥ 0 tokens behind what the layer holds, and return all its keys and values in order.
+
+        Layers fill independently.  What is returned may be a view: it holds what it says until the next append.
+
+        Raises:
+            ValueError: more tokens than the capacity leaves room for (tokens held, new ones and the capacity are
+                named), a layer outside the cache, a batch, number of heads or width other than the cache's, or key and
+                value of different lengths (both shapes).  Nothing is stored then.
+            TypeError: a dtype other than the cache's (both are named).
+        """
+        ...
+
+
+class OutOfBlocks(RuntimeError):
+    """An append to a `PagedKVCache` needs more blocks than are free.
+
+    The attributes `requested` (blocks that the call needs, a copied one included) and `free` say how many; the message
+    holds both.
+    """
+
+    def __init__(self, requested: int, free: int) -> None: ...
+
+
+class PagedKVCache:
+    """One layer's keys and values of many sequences, in `n_blocks` blocks of `block_size` tokens shared by all.
+
+    Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention",
+    sections 4.2 and 4.3.  A sequence of n tokens has a table of ⌈n / block_size⌉ blocks; token t lies in block
+    table[t // block_size] at place t % block_size.  A fork shares all blocks of its parent; whoever first writes into a
+    block that somebody else holds writes into a copy of it (copy-on-write).  Full blocks are never written again, so an
+    append copies at most one block, and none where the last block is full.
+
+    Attributes: `n_blocks`, `block_size`; `free_blocks` and `used_blocks`, which always add up to n_blocks; `nbytes`,
+    the bytes of the whole pool.  It stores numbers and no graph.
+
+    Raises:
+        ValueError: a size that is not a positive integer (its name and value).
+        TypeError: a dtype that is not floating.
+    """
+
+    def __init__(
+        self,
+        n_blocks: int,
+        block_size: int,
+        n_kv_heads: int,
+        head_dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None: ...
+
+    def allocate(self) -> int:
+        """Begin an empty sequence, which holds no block yet, and return its id.  No id is ever given twice."""
+        ...
+
+    def append(
+        self,
+        sequence: int,
+        key: Float[Tensor, "kv_heads new head_dim"],
+        value: Float[Tensor, "kv_heads new head_dim"],
+    ) -> None:
+        """Copy `new` ≥ 0 tokens to the end of a sequence; adding none changes nothing and copies nothing.
+
+        Raises:
+            OutOfBlocks: fewer blocks are free than it needs; the cache is as it was before.
+            ValueError: an unknown or freed sequence (its id), heads or widths other than the cache's, or key and value
+                of different lengths (both shapes).
+            TypeError: a dtype other than the cache's (both are named).
+        """
+        ...
+
+    def gather(
+        self, sequence: int
+    ) -> tuple[Float[Tensor, "kv_heads length head_dim"], Float[Tensor, "kv_heads length head_dim"]]:
+        """Keys and values of a sequence in order, bit for bit as they were given, in memory of their own.
+
+        Raises:
+            ValueError: an unknown or freed sequence.
+        """
+        ...
+
+    def fork(self, sequence: int) -> int:
+        """Begin a sequence that holds what this one holds, without using a block; return its id.
+
+        Raises:
+            ValueError: an unknown or freed sequence.
+        """
+        ...
+
+    def free(self, sequence: int) -> int:
+        """Give a sequence up and return how many blocks became free: those of its table that no other sequence holds.
+
+        Raises:
+            ValueError: an unknown sequence, or one that was freed before.
+        """
+        ...
+
+    def length(self, sequence: int) -> int:
+        """How many tokens a sequence has.  ValueError for an unknown or freed sequence."""
+        ...
+
+    def block_table(self, sequence: int) -> tuple[int, ...]:
+        """The blocks of a sequence in its order.  ValueError for an unknown or freed sequence."""
+        ...
+
+    def owners(self, block: int) -> int:
+        """How many sequences hold a block: 0 when it is free.  ValueError outside 0 ≤ block < n_blocks."""
+        ...
+
+
+def sinusoidal_positions(
+    positions: Int[Tensor, "*shape"], d_model: int, *, base: float = 10000.0
+) -> Float[Tensor, "*shape d_model"]:
+    """Sinusoidal position encoding: sin and cos of p · θ_i side by side, θ_i = base^(−2i/d_model).
+
+    Source: Vaswani et al. 2017, section 3.5: PE(p, 2i) = sin(p / 10000^(2i/d)), PE(p, 2i+1) = cos(p / 10000^(2i/d)).
+    PE(p + k) is PE(p) with pair i turned by k θ_i, so ⟨PE(p), PE(q)⟩ depends on p − q only; |PE(p)|² = d/2.
+
+    Args:
+        positions: absolute positions ≥ 0, any integer dtype and shape.
+        d_model: width of the encoding; even.
+        base: base of the geometric progression of the angles, finite and > 0.
+
+    Returns:
+        The encoding in float64, on the device of `positions`, right to 1e-12 at position 10,000 and 1e-7 at 100,000;
+        round it once, to the dtype of what it is added to.  (Libraries differ: Tensor2Tensor, Pegasus and Whisper hold
+        all sines first and then all cosines.)
+
+    Raises:
+        ValueError: an odd d_model or one below 2, a negative position, a base that is not finite and positive.
+        TypeError: positions not integers.
+    """
+    ...
+
+
+class LearnedPositions(nn.Module):
+    """A learned embedding of each position: row p of `weight`.
+
+    Source: Gehring et al. 2017, section 3.1; Radford et al. 2019 begin with σ = 0.02.
+
+    Parameters: `weight` (max_positions, d_model), normal with standard deviation `std` at first.
+
+    Raises:
+        ValueError: max_positions or d_model below 1, a negative std.
+    """
+
+    def __init__(self, max_positions: int, d_model: int, *, std: float = 0.02) -> None: ...
+
+    def forward(self, positions: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
+        """Return the embeddings of positions of any shape and integer dtype; only rows that were read get a gradient.
+
+        Raises:
+            ValueError: a position that is negative (named) or has no row: it is named with max_positions, never wrapped
+                or clamped.
+            TypeError: positions not integers.
+        """
+        ...
+
+
+def alibi_slopes(n_heads: int, *, device: torch.device | str | None = None) -> Float[Tensor, n_heads]:
+    """The slopes of attention with linear biases (ALiBi), float64.
+
+    Source: Press, Smith, Lewis 2022, "Train Short, Test Long", section 3, and the authors' `get_slopes`.
+
+    n a power of two: 2^(−8i/n), i = 1 … n.  Otherwise, with p the power of two below n: the p slopes of p heads, then
+    the first n − p of the 1st, 3rd, 5th … slope of 2p heads, in that order.
+
+    Raises:
+        ValueError: n_heads below 1.
+        TypeError: n_heads not an integer.
+    """
+    ...
+
+
+def alibi_bias(
+    slopes: Float[Tensor, heads], queries: int, keys: int | None = None
+) -> Float[Tensor, "heads queries keys"]:
+    """−slope · |i + keys − queries − j|: what ALiBi adds to the scaled scores of query i and key j.
+
+    Source: Press, Smith, Lewis 2022, equation in section 3.  The last query is aligned with the last key, as in
+    `causal_mask`.  Keys after the query have the bias of their distance too, for an encoder; forbidding them is a
+    causal mask's work.
+
+    Args:
+        slopes: one number a head, of any sign; differentiable.
+        queries, keys: the two lengths; keys None means queries.
+
+    Returns:
+        The bias in the dtype of `slopes`: an additive mask for scores (*batch, heads, queries, keys).  float16 and
+        bfloat16 are multiplied in float32 and rounded once.
+
+    Raises:
+        ValueError: slopes that are not one-dimensional, a negative length.
+        TypeError: slopes not floating, a length not an integer.
+    """
+    ...
+
+
+def relative_buckets(
+    offsets: Int[Tensor, "*shape"], *, bidirectional: bool = True, num_buckets: int = 32, max_distance: int = 128
+) -> Int[Tensor, "*shape"]:
+    """T5's bucket of each offset j − i, key minus query, int64.
+
+    Source: Raffel et al. 2020, section 2.1.  With n buckets a direction, e = ⌊n/2⌋ and r the distance: bucket r for
+    r < e, and for the rest e + ⌊ln(r/e) / ln(max_distance/e) · (n − e)⌋, at most n − 1.
+
+    Args:
+        offsets: any signed integer dtype.
+        bidirectional: True: r = |j − i|, n = num_buckets/2, and keys after the query (j > i) have the upper half.
+            False: n = num_buckets, r = max(i − j, 0): keys after the query, which a causal mask forbids, have r = 0.
+        num_buckets: the buckets of both directions together.
+        max_distance: the distance from which all share the last bucket of their direction.
+
+    Raises:
+        ValueError: num_buckets below 2 (bidirectional: odd, or below 4), max_distance not above e.
+        TypeError: offsets not signed integers.
+    """
+    ...
+
+
+class RelativePositionBias(nn.Module):
+    """T5's relative position bias: a learned number for each head and bucket, added to the scores.
+
+    Source: Raffel et al. 2020, section 2.1.  (T5 itself does not scale its scores; the bias is the same.)
+
+    Parameters: `weight` (num_buckets, n_heads), zeros at first.
+
+    Raises:
+        ValueError: n_heads below 1, and what `relative_buckets` refuses.
+    """
+
+    def __init__(
+        self, n_heads: int, *, bidirectional: bool = True, num_buckets: int = 32, max_distance: int = 128
+    ) -> None: ...
+
+    def forward(self, queries: int, keys: int | None = None) -> Float[Tensor, "n_heads queries keys"]:
+        """Return weight[bucket of j − (i + keys − queries), head]: the last query stands at the last key.
+
+        Raises:
+            ValueError: a negative length.
+            TypeError: a length not an integer.
         """
         ...

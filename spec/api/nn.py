@@ -178,3 +178,57 @@ class GELU(torch.nn.Module):
     def __init__(self, approximate: str = "none") -> None: ...
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]: ...
+
+
+class RMSNorm(torch.nn.Module):
+    """Root-mean-square normalisation over the last dimension: weight ⊙ x / √(mean(x²) + ε).
+
+    Source: Zhang, Sennrich, "Root Mean Square Layer Normalization" (2019), equation (4); ε inside the root, as Llama
+    has it.  No mean is taken away and there is no bias.  `weight` has shape (d_model,) and begins at ones.
+
+    Half precision: the square, its mean and the root are float32, the normalised row is rounded to the dtype of `x`,
+    and the gain multiplies what was rounded, so that the result equals transformers' LlamaRMSNorm bit for bit.
+
+    Raises:
+        ValueError: d_model below 1 or eps negative; `x` not floating, or its last dimension is not d_model (the shape
+            and d_model are named).
+    """
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None: ...
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]: ...
+
+
+def gated_width(d_model: int, multiple_of: int = 1) -> int:
+    """Return the hidden width at which a gated layer weighs what a plain one of width 4 d does: ⌊2/3 · 4 d⌋, rounded up
+    to a multiple of `multiple_of`.
+
+    Three matrices of d · 8d/3 are 8 d², as two of d · 4 d.  11,008 for d = 4,096 and multiples of 256 (Llama 2 7B).
+
+    Raises:
+        ValueError: d_model or multiple_of is below 1; it is named with its value.
+    """
+    ...
+
+
+class GatedMLP(torch.nn.Module):
+    """A gated feed-forward layer: down_proj(g(gate_proj(x)) ⊙ up_proj(x)), without dropout.
+
+    Source: Shazeer, "GLU Variants Improve Transformer" (2020), equations (5) and (6).  `variant` names g:
+
+        "glu" the logistic function      "bilinear" the identity      "reglu" ReLU
+        "geglu" the exact GELU           "swiglu" SiLU, z · σ(z)
+
+    Parameters: `gate_proj.weight` and `up_proj.weight` (n_hidden, d_model), `down_proj.weight` (d_model, n_hidden), and
+    their `bias` where asked for.  `n_hidden` None means `gated_width(d_model)`.  Shape and dtype of `x`.
+
+    Raises:
+        ValueError: a width below 1, an unknown variant (the choices are named), or an `x` whose last dimension is not
+            d_model (the shape and d_model are named).
+    """
+
+    def __init__(
+        self, d_model: int, n_hidden: int | None = None, *, variant: str = "swiglu", bias: bool = False
+    ) -> None: ...
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]: ...

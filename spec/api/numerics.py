@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ def softmax_backward(
 
 def finite_difference(
     f: Callable[..., Tensor],
-    inputs: Sequence[Float64[Tensor, "..."]],
+    inputs: Sequence[Float64[Tensor, ...]],
     cotangent: Tensor | None = None,
     step: float | None = None,
-) -> tuple[Float64[Tensor, "..."], ...]:
+) -> tuple[Float64[Tensor, ...], ...]:
     """Gradient of ⟨cotangent, f(*inputs)⟩ with respect to every input by central differences.
 
         ∂L/∂x_i ≈ ⟨c, f(x + h e_i) − f(x − h e_i)⟩ / 2h,   error O(h²) + O(ε/h)
@@ -134,9 +135,23 @@ def error_histogram(analytic: Tensor, numeric: Tensor, tolerance: float = 1e-6) 
 
     The floor in the denominator is relative to the tensor's own scale: rounding noise on an entry that is almost zero
     is not a wrong gradient, and multiplying the function by 10⁻⁸ or 10⁸ changes no verdict.  Entries that are zero in
-    both have error 0.  A value that is not finite, in either, has error ∞.
+    both have error 0.  A value that is not finite, in either, has error ∞, and no part in max_j |n_j|.  Errors are
+    formed in float64, whatever the tensors are stored in.
 
     Raises:
         ValueError: the shapes differ (both are named), a tensor is not floating, or `tolerance` is not positive.
+    """
+    ...
+
+
+def roundoff(dtype: torch.dtype) -> float:
+    """The unit roundoff u of a floating dtype: rounding x to nearest changes it by at most u |x|.
+
+    2⁻¹¹ for float16, 2⁻⁸ for bfloat16, 2⁻²⁴ for float32, 2⁻⁵³ for float64: half of the step from 1 to the next number.
+
+    Raises:
+        TypeError: a dtype that is not floating (the message holds it).
+
+    Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", section 2.1.
     """
     ...

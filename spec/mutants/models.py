@@ -10,7 +10,7 @@ def _of(target: str, *patches: tuple[str, str, str, str]) -> list[Mutant]:
     return [Mutant(name, target, old, new, says) for name, old, new, says in patches]
 
 
-_ATTEND = "x = x + self.dropout(self.attention(self.norm1(x)))"
+_ATTEND = "x = x + self.dropout(self.attention(self.norm1(x), mask))"
 _FEED = "return x + self.mlp(self.norm2(x))"
 _HIDDEN = 'return self.dropout(self.proj(F.gelu(self.fc(x), approximate="tanh")))'
 
@@ -68,38 +68,38 @@ BLOCK = [
     (
         "post_norm",
         f"{_ATTEND}\n        {_FEED}",
-        "x = self.norm1(x + self.dropout(self.attention(x)))\n        return self.norm2(x + self.mlp(x))",
+        "x = self.norm1(x + self.dropout(self.attention(x, mask)))\n        return self.norm2(x + self.mlp(x))",
         "normalises after the addition (post-norm); GPT-2 normalises what enters a branch",
     ),
     (
         "no_residual_attention",
         _ATTEND,
-        "x = self.dropout(self.attention(self.norm1(x)))",
+        "x = self.dropout(self.attention(self.norm1(x), mask))",
         "has no residual connection around attention",
     ),
     ("no_residual_mlp", _FEED, "return self.mlp(self.norm2(x))", "has no residual connection around the feed-forward"),
-    ("no_norm1", _ATTEND, "x = x + self.dropout(self.attention(x))", "feeds attention without normalising"),
+    ("no_norm1", _ATTEND, "x = x + self.dropout(self.attention(x, mask))", "feeds attention without normalising"),
     ("no_norm2", _FEED, "return x + self.mlp(x)", "feeds the feed-forward without normalising"),
     ("one_norm_twice", _FEED, "return x + self.mlp(self.norm1(x))", "uses the first norm in both places"),
     (
         "residual_from_norm",
         _ATTEND,
-        "x = self.norm1(x)\n        x = x + self.dropout(self.attention(x))",
+        "x = self.norm1(x)\n        x = x + self.dropout(self.attention(x, mask))",
         "adds to the normalised stream: the residual path no longer is the identity",
     ),
     (
         "parallel_branches",
         f"{_ATTEND}\n        {_FEED}",
-        "return x + self.dropout(self.attention(self.norm1(x))) + self.mlp(self.norm2(x))",
+        "return x + self.dropout(self.attention(self.norm1(x), mask)) + self.mlp(self.norm2(x))",
         "runs both branches on the same input (as GPT-J does) instead of one after the other",
     ),
     (
         "no_attention_dropout_on_output",
         _ATTEND,
-        "x = x + self.attention(self.norm1(x))",
+        "x = x + self.attention(self.norm1(x), mask)",
         "does not drop the attention's output",
     ),
-    ("not_causal", "is_causal=True", "is_causal=False", "lets every position see the future"),
+    ("not_causal", "is_causal=mask is None", "is_causal=False", "lets every position see the future"),
     ("no_dropout_on_weights", "dropout_p=dropped", "dropout_p=0.0", "does not drop attention weights"),
     (
         "weights_dropped_in_evaluation",
@@ -145,30 +145,30 @@ BLOCK = [
     ),
 ]
 
-_EMBED = "x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]  # (batch, time, d)"
+_EMBED = "x = self.token_embedding(tokens) + rows  # (batch, time, d)"
+_ROWS = "rows = self.position_embedding.weight[: tokens.shape[1]]"
 _LOGITS = "F.linear(x, self.token_embedding.weight if self.head is None else self.head.weight)"
 _LOSS = "cross_entropy(logits.flatten(0, 1), targets.flatten().long(), ignore_index=IGNORED)"
-_STACK = "for block in self.blocks:\n            x = block(x)"
+_STACK = "for block in self.blocks:\n            x = block(x, mask)"
 
 MODEL = [
     ("no_positions", _EMBED, "x = self.token_embedding(tokens)", "adds no position embedding"),
     (
         "positions_from_one",
-        _EMBED,
-        "x = self.token_embedding(tokens) + self.position_embedding.weight.roll(-1, 0)[: tokens.shape[1]]",
+        _ROWS,
+        "rows = self.position_embedding.weight.roll(-1, 0)[: tokens.shape[1]]",
         "counts positions from 1",
     ),
     (
         "positions_from_the_end",
-        _EMBED,
-        "x = self.token_embedding(tokens) + self.position_embedding.weight[-tokens.shape[1] :]",
+        _ROWS,
+        "rows = self.position_embedding.weight[-tokens.shape[1] :]",
         "takes the last positions of the table for a short sequence",
     ),
     (
         "scaled_embedding",
         _EMBED,
-        "x = self.token_embedding(tokens) * self.config.n_embd**0.5 + self.position_embedding.weight[: "
-        "tokens.shape[1]]",
+        "x = self.token_embedding(tokens) * self.config.n_embd**0.5 + rows",
         "multiplies the token embedding by √d, as the 2017 transformer does and GPT-2 does not",
     ),
     ("no_final_norm", "        x = self.norm(x)\n", "", "has no norm before the head"),
@@ -179,7 +179,7 @@ MODEL = [
         "normalises before the blocks, not after",
     ),
     ("one_block_less", "for block in self.blocks:", "for block in self.blocks[:-1]:", "skips its last block"),
-    ("first_block_again", "x = block(x)", "x = self.blocks[0](x)", "runs the first block in every place"),
+    ("first_block_again", "x = block(x, mask)", "x = self.blocks[0](x, mask)", "runs the first block in every place"),
     (
         "blocks_backwards",
         "for block in self.blocks:",
@@ -291,6 +291,24 @@ MODEL = [
         "if tokens.shape[1] > self.config.block_size:",
         "if tokens.shape[1] > self.config.block_size + 2:",
         "lets sequences past the context through",
+    ),
+    (
+        "padding_seen",
+        "mask = attention_mask(tokens.shape[1], 0, padding_mask, tokens.device)",
+        "mask = None",
+        "lets real tokens look at padding",
+    ),
+    (
+        "padding_counted",
+        "places = token_positions(tokens, positions, padding_mask, 0, self.config.block_size)",
+        "places = token_positions(tokens, positions, None, 0, self.config.block_size)",
+        "counts padding: the first real token of a row is not at position 0",
+    ),
+    (
+        "positions_ignored",
+        "places = token_positions(tokens, positions, padding_mask, 0, self.config.block_size)",
+        "places = token_positions(tokens, None, padding_mask, 0, self.config.block_size)",
+        "ignores the positions it is given",
     ),
     ("negative_ids", "if low < 0 or high", "if high", "does not refuse a negative id"),
     ("last_id_refused_late", "high >= self.config.vocab_size:", "high > self.config.vocab_size:", "accepts the id V"),

@@ -42,6 +42,8 @@ CASES = {
     "self, padded": {"key_padding_mask": (5, 3)},
     "self, padded and causal": {"key_padding_mask": (2, 5), "is_causal": True},
     "self, boolean mask": {"attn_mask": "boolean"},
+    "self, boolean mask and padding": {"attn_mask": "boolean", "key_padding_mask": (5, 3)},
+    "self, every mask, boolean": {"attn_mask": "boolean", "key_padding_mask": (4, 5), "is_causal": True},
     "self, every mask": {"attn_mask": "additive", "key_padding_mask": (4, 3), "is_causal": True},
     "a row of padding only": {"key_padding_mask": (0, 5)},
     "cross": {"keys": 7},

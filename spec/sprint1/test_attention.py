@@ -22,6 +22,18 @@ pytestmark = subject(ATTENTION)
 # -- oracle ------------------------------------------------------------------------------------------------------------
 
 
+@proves("sprints/day001/attention#parity", "inference/0.5/scaled-dot-product#parity")
+@proves("nanochat/week04/scaled-dot-product-attention#parity")
+@checks("oracle", "arguments", "branches", "gradient", "dtype", "edges", "purity")
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_oracle_and_its_backward(parity, draw, name):
+    """First of all: where a mistake is a known one, the failure of this check says which."""
+    case = CASES[name]
+    options = {"is_causal": case.is_causal, "scale": case.scale}
+    for dtype in DTYPES:
+        parity(ATTENTION, *case.inputs(draw, dtype), gradients=True, within={"float64": 1e-12}, **options)
+
+
 def triple_loop(query, key, value, mask, is_causal, scale):
     """One head in plain Python numbers, straight from the definition."""
     queries, keys = len(query), len(key)
@@ -109,16 +121,6 @@ def test_float32_equals_the_framework(impl, draw, case):
     assert (got - framework(q, k, v)).abs().max() < in_precision(impl, ATTENTION, q, 1e-5)
     double = [x.double() for x in (q, k, v)]
     assert (impl.attention.scaled_dot_product_attention(*double) - framework(*double)).abs().max() < 1e-12
-
-
-@proves("inference/0.5/scaled-dot-product#parity", "nanochat/week04/scaled-dot-product-attention#parity")
-@checks("oracle", "arguments", "branches", "gradient", "dtype", "edges", "purity")
-@pytest.mark.parametrize("name", CASES)
-def test_equals_the_oracle_and_its_backward(parity, draw, name):
-    case = CASES[name]
-    options = {"is_causal": case.is_causal, "scale": case.scale}
-    for dtype in DTYPES:
-        parity(ATTENTION, *case.inputs(draw, dtype), gradients=True, within={"float64": 1e-12}, **options)
 
 
 @proves("inference/0.5/scaled-dot-product#parity")

@@ -1,4 +1,4 @@
-"""The feed-forward layer and the pre-norm block of GPT-2: weights are given, never left to chance."""
+"""The pre-norm block of GPT-2: weights are given, never left to chance."""
 
 from __future__ import annotations
 
@@ -8,182 +8,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from spec.refusals import naming
+from spec.sprint1.gpt_cases import (
+    block_shapes,
+    dead,
+    drawn,
+    feed_forward_shapes,
+    from_library,
+    library_names,
+    loaded,
+    shake,
+    slopes,
+)
 from touchstone import checks, proves, subject
 
 DTYPES = ["float64", "float32", "bfloat16", "float16"]
-BLOCK = subject("models.Block")
-FEED_FORWARD = subject("models.FeedForward")
+
+pytestmark = subject("models.Block")
 
 
-def feed_forward_shapes(d, bias=True):
-    found = {"fc.weight": (4 * d, d), "fc.bias": (4 * d,), "proj.weight": (d, 4 * d), "proj.bias": (d,)}
-    return {name: shape for name, shape in found.items() if bias or not name.endswith("bias")}
-
-
-def block_shapes(d, bias=True):
-    found = {"norm1.weight": (d,), "norm1.bias": (d,), "norm2.weight": (d,), "norm2.bias": (d,)}
-    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        found |= {f"attention.{part}.weight": (d, d), f"attention.{part}.bias": (d,)}
-    found |= {f"mlp.{name}": shape for name, shape in feed_forward_shapes(d).items()}
-    return {name: shape for name, shape in found.items() if bias or not name.endswith("bias")}
-
-
-def drawn(draw, shapes, dtype="float64"):
-    """Weights of unit gain, gains of norms about 1, biases that matter."""
-    weights = {}
-    for name, shape in shapes.items():
-        if "norm" in name and name.endswith("weight"):
-            weights[name] = (1.0 + 0.3 * draw.normal(*shape)).to(getattr(torch, dtype))
-        else:
-            weights[name] = draw.normal(*shape, dtype=dtype, scale=1 / math.sqrt(shape[-1]) if len(shape) > 1 else 0.5)
-    return weights
-
-
-def loaded(module, weights):
-    module.to(next(iter(weights.values())).dtype)
-    module.load_state_dict(weights)
-    return module
-
-
-def dead(weights):
-    """The same weights with both projections that end a branch at zero."""
-    ends = ("out_proj.weight", "out_proj.bias", "mlp.proj.weight", "mlp.proj.bias")
-    return {name: torch.zeros_like(value) if name.endswith(ends) else value for name, value in weights.items()}
-
-
-# -- feed-forward ----------------------------------------------------------------------------------------------------
-
-
-@FEED_FORWARD
-@checks("oracle", "arguments", "gradient", "dtype", "purity")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(2, 5, 6), (1, 1, 6), (3, 6), (6,)])
-def test_feed_forward_equals_the_oracle(shape, bias, dtype, parity, draw):
-    weights = drawn(draw, feed_forward_shapes(6, bias), dtype)
-    x = draw.normal(*shape, dtype=dtype, scale=2.0)
-    parity("models.FeedForward", x, init={"d_model": 6, "bias": bias}, weights=weights, within=1e-12, gradients=True)
-
-
-@FEED_FORWARD
-@checks("magnitude", "oracle", "gradient")
-@pytest.mark.parametrize("scale", [1e-4, 30.0])
-def test_feed_forward_near_zero_and_far_from_it(scale, parity, draw):
-    weights = drawn(draw, feed_forward_shapes(6))
-    x = draw.normal(4, 6, scale=scale)
-    parity("models.FeedForward", x, init={"d_model": 6}, weights=weights, within=1e-12, gradients=True)
-
-
-@FEED_FORWARD
-@proves("karpathy/week07/feed-forward#parity")
-@checks("oracle", "gradient", "resources")
-def test_feed_forward_is_the_torch_composition(impl, draw):
-    weights = drawn(draw, feed_forward_shapes(16))
-    ours = loaded(impl.models.FeedForward(16), weights)
-    theirs = torch.nn.Sequential(
-        torch.nn.Linear(16, 64), torch.nn.GELU(approximate="tanh"), torch.nn.Linear(64, 16)
-    ).double()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), weights.values(), strict=True)))
-    x, upstream = draw.normal(3, 7, 16, scale=2.0).requires_grad_(), draw.normal(3, 7, 16)
-    y, want = ours(x), theirs(x)
-    assert (y - want).abs().max() <= 1e-12 * want.abs().max()
-    got = torch.autograd.grad(y, [x, *ours.parameters()], upstream)
-    expected = torch.autograd.grad(want, [x, *theirs.parameters()], upstream)
-    for one, other in zip(got, expected, strict=True):
-        assert (one - other).abs().max() <= 1e-12 * other.abs().max()
-    with torch.device("meta"):
-        wide = impl.models.FeedForward(768)
-    assert sum(p.numel() for p in wide.parameters()) == 4_722_432
-    assert {tuple(p.shape) for p in wide.parameters()} == {(3072, 768), (3072,), (768, 3072), (768,)}
-
-
-@FEED_FORWARD
-@proves("karpathy/week07/feed-forward#property", "inference/0.5/transformer-block#property")
-@checks("invariance")
-def test_feed_forward_works_position_by_position(impl, draw):
-    ours = loaded(impl.models.FeedForward(8), drawn(draw, feed_forward_shapes(8)))
-    x, order = draw.normal(2, 6, 8), draw.permutation(6)
-    torch.testing.assert_close(ours(x[:, order]), ours(x)[:, order], rtol=1e-13, atol=1e-13)
-    other = x.clone()
-    other[:, 3] += 1.0
-    changed = (ours(other) != ours(x)).any(dim=-1)
-    assert changed[:, 3].all()
-    assert not changed[:, [0, 1, 2, 4, 5]].any()
-    torch.testing.assert_close(ours(x)[1, 4], ours(x[1, 4]), rtol=1e-13, atol=1e-13)
-
-
-@subject("models.FeedForward", "models.Block")
-@proves("inference/0.5/transformer-block#property")
-@checks("resources", "state")
-@pytest.mark.parametrize("d", [1, 8, 768])
-def test_parameter_counts(d, impl):
-    with torch.device("meta"):
-        layer, block = impl.models.FeedForward(d), impl.models.Block(d, 1)
-        plain = impl.models.Block(d, 1, bias=False)
-    assert sum(p.numel() for p in layer.parameters()) == 8 * d**2 + 5 * d
-    assert sum(p.numel() for p in block.parameters()) == 12 * d**2 + 13 * d
-    assert sum(p.numel() for p in plain.parameters()) == 12 * d**2 + 2 * d
-    assert {name: tuple(p.shape) for name, p in block.state_dict().items()} == block_shapes(d)
-    assert {name: tuple(p.shape) for name, p in layer.state_dict().items()} == feed_forward_shapes(d)
-    assert set(plain.state_dict()) == set(block_shapes(d, bias=False))
-
-
-@FEED_FORWARD
-@proves("karpathy/week07/feed-forward#property-2")
-@checks("branches", "arguments", "purity")
-@pytest.mark.parametrize("p", [0.1, 0.4])
-def test_feed_forward_dropout(p, impl, draw):
-    ours = loaded(impl.models.FeedForward(32, dropout=p), drawn(draw, feed_forward_shapes(32)))
-    x = draw.normal(50, 20, 32)
-    ours.eval()
-    y = ours(x)
-    assert torch.equal(y, ours(x)), "evaluation must not draw"
-    assert torch.equal(y, loaded(impl.models.FeedForward(32), drawn_again(ours))(x))
-    ours.train()
-    torch.manual_seed(5)
-    z = ours(x)
-    torch.manual_seed(5)
-    assert torch.equal(z, ours(x)), "the same seed must drop the same entries"
-    assert not torch.equal(z, ours(x))
-    kept = z != 0
-    torch.testing.assert_close(z[kept], (y / (1 - p))[kept], rtol=1e-12, atol=1e-12)
-    n = kept.numel()
-    # Four standard errors, as the row asks; a second draw where the first is outside, for fewer than one alarm in 1e8.
-    error = math.sqrt(p * (1 - p) / n)
-    shares = [1 - kept.double().mean().item(), (ours(x) == 0).double().mean().item()]
-    assert min(abs(share - p) for share in shares) <= 4 * error
-    mean, spread = y.mean().item(), math.sqrt(p / (1 - p) * y.square().mean().item() / n)
-    assert min(abs(ours(x).mean().item() - mean) for _ in range(2)) <= 4 * spread
-
-
-def drawn_again(module):
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-@FEED_FORWARD
-@proves("karpathy/week07/feed-forward#robustness")
-@checks("edges")
-@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, float("nan")])
-def test_feed_forward_refuses_a_probability(p, impl):
-    with pytest.raises(ValueError, match=rf"dropout.*{p}"):
-        impl.models.FeedForward(8, dropout=p)
-
-
-@subject("models.FeedForward", "models.Block")
-@checks("edges")
-def test_impossible_sizes_are_refused(impl):
-    with pytest.raises(ValueError, match="0"):
-        impl.models.FeedForward(0)
-    with pytest.raises(ValueError, match=r"(?s)10.*4|4.*10"):
-        impl.models.Block(10, 4)
-    with pytest.raises(ValueError, match=r"1\.0"):
-        impl.models.Block(8, 2, dropout=1.0)
-
-
-# -- block -----------------------------------------------------------------------------------------------------------
-
-
-@BLOCK
 @checks("oracle", "arguments", "gradient", "dtype", "purity")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
@@ -201,7 +44,6 @@ def test_block_equals_the_oracle(batch, time, d, heads, bias, dtype, parity, dra
     )
 
 
-@BLOCK
 @checks("magnitude", "oracle")
 def test_block_far_from_the_origin_and_near_it(parity, draw):
     # eps 1e-5 is a third of the variance of the small rows; large scores and a large mean are the other end.
@@ -222,39 +64,6 @@ def library_block(transformers, d, heads, dtype):
     return GPT2Block(config, layer_idx=0).to(dtype)
 
 
-def library_names(i=None):
-    """Of each of our parameters of a block: the library's name, whether it is transposed, which third it is."""
-    ours, theirs = ("", "") if i is None else (f"blocks.{i}.", f"transformer.h.{i}.")
-    found = {}
-    for kind in ("weight", "bias"):
-        matrix = kind == "weight"
-        found[f"{ours}norm1.{kind}"] = (f"{theirs}ln_1.{kind}", False, None)
-        found[f"{ours}norm2.{kind}"] = (f"{theirs}ln_2.{kind}", False, None)
-        for third, part in enumerate(("q_proj", "k_proj", "v_proj")):
-            found[f"{ours}attention.{part}.{kind}"] = (f"{theirs}attn.c_attn.{kind}", matrix, third)
-        found[f"{ours}attention.out_proj.{kind}"] = (f"{theirs}attn.c_proj.{kind}", matrix, None)
-        found[f"{ours}mlp.fc.{kind}"] = (f"{theirs}mlp.c_fc.{kind}", matrix, None)
-        found[f"{ours}mlp.proj.{kind}"] = (f"{theirs}mlp.c_proj.{kind}", matrix, None)
-    return found
-
-
-def from_library(values, names):
-    """The library's tensors under our names and in our layout."""
-    found = {}
-    for ours, (theirs, transposed, third) in names.items():
-        value = values[theirs] if third is None else values[theirs].chunk(3, dim=-1)[third]
-        found[ours] = (value.T if transposed else value).detach().clone()
-    return found
-
-
-def shake(module, draw):
-    """Weights at which everything matters: the library's initial ones are nearly linear, its biases zero."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(draw.normal(*parameter.shape, scale=0.3).to(parameter.dtype))
-
-
-@BLOCK
 @proves("karpathy/week07/block#parity", "nanochat/week04/transformer-block#parity")
 @checks("oracle", "gradient")
 @pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-10), ("float32", 1e-5)])
@@ -284,7 +93,6 @@ def test_block_equals_transformers(dtype, within, impl, needs, draw):
         assert sum(p.numel() for p in impl.models.Block(768, 12).parameters()) == 7_087_872
 
 
-@BLOCK
 @proves("karpathy/week07/block#property", "nanochat/week04/transformer-block#property")
 @checks("invariance", "branches")
 def test_dead_branches_leave_the_identity(impl, draw):
@@ -308,7 +116,6 @@ def test_dead_branches_leave_the_identity(impl, draw):
         torch.testing.assert_close(through - branch, torch.ones_like(x), rtol=0, atol=1e-12)
 
 
-@BLOCK
 @proves("karpathy/week07/block#property-2")
 @checks("invariance")
 def test_three_blocks_are_causal_and_independent(impl, draw):
@@ -327,7 +134,6 @@ def test_three_blocks_are_causal_and_independent(impl, draw):
     assert len(set(pointers)) == len(pointers), "two blocks share a parameter"
 
 
-@BLOCK
 @proves("karpathy/week07/block#property-3")
 @checks("gradient")
 def test_gradient_through_24_blocks(impl, draw):
@@ -354,7 +160,6 @@ def test_gradient_through_24_blocks(impl, draw):
     assert without.norm() <= 1e-3 * upstream.norm()
 
 
-@BLOCK
 @proves("nanochat/week04/transformer-block#property-2")
 @checks("magnitude")
 def test_variance_of_the_stream(impl, draw):
@@ -381,7 +186,6 @@ def test_variance_of_the_stream(impl, draw):
     assert unscaled > 50
 
 
-@BLOCK
 @proves("nanochat/week04/transformer-block#gradient")
 @checks("gradient")
 def test_finite_differences_on_every_parameter(impl, draw):
@@ -390,26 +194,36 @@ def test_finite_differences_on_every_parameter(impl, draw):
     slopes(block, lambda: (block(x) * upstream).sum(), draw)
 
 
-def slopes(module, function, draw, within=1e-6):
-    """Central differences along a random direction in every parameter, against autograd; all of a tensor at once."""
-    gradients = torch.autograd.grad(function(), list(module.parameters()))
-    scale = max(gradient.norm() for gradient in gradients)
-    for (name, parameter), gradient in zip(module.named_parameters(), gradients, strict=True):
-        direction, step = draw.normal(*parameter.shape), 1e-5
-        values = []
-        with torch.no_grad():
-            for sign in (1, -1):
-                parameter.add_(sign * step * direction)
-                values.append(function().item())
-                parameter.sub_(sign * step * direction)
-        slope = (values[0] - values[1]) / (2 * step)
-        assert abs(slope - (gradient * direction).sum().item()) <= within * scale * direction.norm(), name
+@subject("models.FeedForward", "models.Block")
+@proves("inference/0.5/transformer-block#property")
+@checks("resources", "state")
+@pytest.mark.parametrize("d", [1, 8, 768])
+def test_parameter_counts(d, impl):
+    with torch.device("meta"):
+        layer, block = impl.models.FeedForward(d), impl.models.Block(d, 1)
+        plain = impl.models.Block(d, 1, bias=False)
+    assert sum(p.numel() for p in layer.parameters()) == 8 * d**2 + 5 * d
+    assert sum(p.numel() for p in block.parameters()) == 12 * d**2 + 13 * d
+    assert sum(p.numel() for p in plain.parameters()) == 12 * d**2 + 2 * d
+    assert {name: tuple(p.shape) for name, p in block.state_dict().items()} == block_shapes(d)
+    assert {name: tuple(p.shape) for name, p in layer.state_dict().items()} == feed_forward_shapes(d)
+    assert set(plain.state_dict()) == set(block_shapes(d, bias=False))
+
+
+@subject("models.FeedForward", "models.Block")
+@checks("edges")
+def test_impossible_sizes_are_refused(impl):
+    with pytest.raises(ValueError, match=naming(0)):
+        impl.models.FeedForward(0)
+    with pytest.raises(ValueError, match=naming(10, 4)):
+        impl.models.Block(10, 4)
+    with pytest.raises(ValueError, match=naming(1.0)):
+        impl.models.Block(8, 2, dropout=1.0)
 
 
 # -- dropout in the block: where it acts -----------------------------------------------------------------------------
 
 
-@BLOCK
 @checks("branches", "arguments")
 def test_block_dropout_acts_on_weights_and_on_both_branches(impl, draw):
     d, p = 32, 0.3

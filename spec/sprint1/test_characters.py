@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spec.refusals import naming
 from touchstone import checks, proves, subject
 
 pytestmark = subject("tokenizers.CharTokenizer")
@@ -82,10 +83,10 @@ def test_files_that_are_none_of_ours(content, impl, tmp_path):
 @checks("edges", "branches")
 def test_what_is_unknown_is_named(impl):
     tokenizer = impl.tokenizers.CharTokenizer("abc")
-    with pytest.raises(ValueError, match=r"(?s)'x'.*\b4\b|\b4\b.*'x'"):
+    with pytest.raises(ValueError, match=r"(?s)(?=.*\bx\b)(?=.*\b4\b)"):
         tokenizer.encode("abcaxbz")
     for ids, number, position in (([0, 3], 3, 1), ([2, 1, -1], -1, 2), ([7], 7, 0)):
-        with pytest.raises(ValueError, match=rf"(?s){number}\b.*\b{position}\b"):
+        with pytest.raises(ValueError, match=naming(number, position)):
             tokenizer.decode(ids)
     with pytest.raises(ValueError, match="text"):
         impl.tokenizers.CharTokenizer("")

@@ -8,11 +8,24 @@ import pytest
 import torch
 from torch.nn import functional
 
+from spec.refusals import naming
 from touchstone import checks, proves, subject
 
 DTYPES = ["float64", "float32", "bfloat16", "float16"]
 FORMS = ["none", "tanh"]
 FORWARD_AND_BACKWARD = subject("nn.gelu", "nn.gelu_backward")
+
+
+@proves("sprints/day005/layernorm-gelu#parity", "nanochat/week04/transformer-block#parity")
+@checks("oracle", "gradient", "dtype", "purity")
+@subject("nn.gelu")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("approximate", FORMS)
+def test_equals_the_oracle(approximate, dtype, parity, draw):
+    options = {"approximate": approximate, "within": 1e-13, "gradients": True, "upcast": True}
+    parity("nn.gelu", draw.normal(4, 50, dtype=dtype, scale=1.5), **options)
+    parity("nn.gelu", draw.uniform(-5.0, 5.0, 60, dtype=dtype), **options)
+    parity("nn.gelu", draw.normal(40, dtype=dtype, scale=0.01), **options)
 
 
 @proves("sprints/day005/layernorm-gelu#parity", "nanochat/week04/transformer-block#parity")
@@ -43,17 +56,6 @@ def test_the_two_forms_are_near_and_not_the_same(impl, draw):
     gap = (impl.nn.gelu_backward(one, x) - impl.nn.gelu_backward(one, x, "tanh")).abs().max().item()
     assert 8e-4 < gap < 1e-3
     assert torch.equal(impl.nn.gelu(x, approximate="none"), impl.nn.gelu(x))
-
-
-@checks("oracle", "gradient", "dtype", "purity")
-@subject("nn.gelu")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("approximate", FORMS)
-def test_equals_the_oracle(approximate, dtype, parity, draw):
-    options = {"approximate": approximate, "within": 1e-13, "gradients": True, "upcast": True}
-    parity("nn.gelu", draw.normal(4, 50, dtype=dtype, scale=1.5), **options)
-    parity("nn.gelu", draw.uniform(-5.0, 5.0, 60, dtype=dtype), **options)
-    parity("nn.gelu", draw.normal(40, dtype=dtype, scale=0.01), **options)
 
 
 @checks("oracle", "arguments", "dtype", "purity")
@@ -170,17 +172,17 @@ def test_module_has_no_state_and_lives_on_any_device(impl, draw):
 def test_bad_input_is_refused(impl, draw):
     x = draw.normal(2, 3)
     for wrong in ("relu", "Tanh", "erf"):
-        with pytest.raises(ValueError, match=rf"approximate.*{wrong}"):
+        with pytest.raises(ValueError, match=naming("approximate", wrong)):
             impl.nn.gelu(x, wrong)
-        with pytest.raises(ValueError, match=rf"approximate.*{wrong}"):
+        with pytest.raises(ValueError, match=naming("approximate", wrong)):
             impl.nn.gelu_backward(x, x, wrong)
-        with pytest.raises(ValueError, match=r"approximate"):
-            impl.nn.GELU(wrong)(x)
+        with pytest.raises(ValueError, match=naming("approximate", wrong)):
+            impl.nn.GELU(wrong)  # when it is made, not when it is first used
     with pytest.raises(ValueError, match="int64"):
         impl.nn.gelu(draw.integers(0, 9, 3))
-    with pytest.raises(ValueError, match=r"(?s)3, 2.*2, 3|2, 3.*3, 2"):
+    with pytest.raises(ValueError, match=naming((3, 2), (2, 3))):
         impl.nn.gelu_backward(draw.normal(3, 2), x)
-    with pytest.raises(ValueError, match=r"(?s)\(3,\).*2, 3|2, 3.*\(3,\)|\[3\].*2, 3|2, 3.*\[3\]"):
+    with pytest.raises(ValueError, match=naming((3,), (2, 3))):
         impl.nn.gelu_backward(draw.normal(3), x)
 
 

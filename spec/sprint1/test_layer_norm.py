@@ -8,24 +8,34 @@ import pytest
 import torch
 from torch.nn import functional
 
+from spec.layers import needs_tensors
+from spec.refusals import naming
+from spec.sprint1.layer_norm_cases import SHAPES, affine
 from touchstone import checks, proves, subject
 
 DTYPES = ["float64", "float32", "bfloat16", "float16"]
 FORWARD_AND_BACKWARD = subject("nn.layer_norm", "nn.layer_norm_backward")
-
-# Shape of x, shape that is normalised.
-SHAPES = [((5, 8), (8,)), ((2, 3, 6), (6,)), ((2, 3, 4), (3, 4)), ((7,), (7,)), ((2, 2, 2, 3), (2, 2, 3))]
-
-
-def _affine(draw, shape, dtype="float64"):
-    """γ around 1 and β around 0, both far enough from it to be seen."""
-    return draw.uniform(0.5, 2.0, *shape, dtype=dtype), draw.normal(*shape, dtype=dtype)
 
 
 def _near(got, want, within=1e-12):
     assert got.shape == want.shape
     if want.numel():
         assert (got - want).abs().max() <= within * want.abs().max().clamp(min=1.0)
+
+
+@proves("sprints/day005/layernorm-gelu#parity", "karpathy/week07/layer-norm#parity")
+@checks("oracle", "arguments", "gradient", "dtype", "purity")
+@subject("nn.layer_norm")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "normalized"), SHAPES[1:3])
+def test_equals_the_oracle(shape, normalized, dtype, parity, draw):
+    x, (weight, bias) = draw.normal(*shape, dtype=dtype, scale=2.0), affine(draw, normalized, dtype)
+    options = {"within": 1e-12, "gradients": True, "upcast": True}
+    parity("nn.layer_norm", x, weight, bias, **options)
+    parity("nn.layer_norm", x, weight, eps=0.1, **options)
+    parity("nn.layer_norm", x, weight, bias, 2.0, **options)
+    parity("nn.layer_norm", x, bias=bias, upcast=True)
+    parity("nn.layer_norm", x, **options)
 
 
 @proves(
@@ -38,7 +48,7 @@ def _near(got, want, within=1e-12):
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize(("shape", "normalized"), [*SHAPES, ((1, 1, 1, 9), (9,)), ((0, 4), (4,))])
 def test_output_and_gradients_equal_torch(shape, normalized, with_bias, impl, draw):
-    x, (weight, bias) = draw.normal(*shape, scale=3.0) + 1.5, _affine(draw, normalized)
+    x, (weight, bias) = draw.normal(*shape, scale=3.0) + 1.5, affine(draw, normalized)
     tensors = [x, weight, bias] if with_bias else [x, weight]
     tensors = [tensor.requires_grad_() for tensor in tensors]
     y, want = impl.nn.layer_norm(*tensors), functional.layer_norm(x, normalized, *tensors[1:])
@@ -54,27 +64,13 @@ def test_output_and_gradients_equal_torch(shape, normalized, with_bias, impl, dr
     assert by_hand[2].shape == weight.shape
 
 
-@checks("oracle", "arguments", "gradient", "dtype", "purity")
-@subject("nn.layer_norm")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("shape", "normalized"), SHAPES[1:3])
-def test_equals_the_oracle(shape, normalized, dtype, parity, draw):
-    x, (weight, bias) = draw.normal(*shape, dtype=dtype, scale=2.0), _affine(draw, normalized, dtype)
-    options = {"within": 1e-12, "gradients": True, "upcast": True}
-    parity("nn.layer_norm", x, weight, bias, **options)
-    parity("nn.layer_norm", x, weight, eps=0.1, **options)
-    parity("nn.layer_norm", x, weight, bias, 2.0, **options)
-    parity("nn.layer_norm", x, bias=bias, upcast=True)
-    parity("nn.layer_norm", x, **options)
-
-
 @checks("oracle", "arguments", "dtype", "purity")
 @subject("nn.layer_norm_backward")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "normalized"), SHAPES[1:3])
 def test_backward_equals_the_oracle(shape, normalized, dtype, parity, draw):
     grad, x = draw.normal(*shape, dtype=dtype), draw.normal(*shape, dtype=dtype, scale=2.0)
-    weight, _ = _affine(draw, normalized, dtype)
+    weight, _ = affine(draw, normalized, dtype)
     parity("nn.layer_norm_backward", grad, x, weight, within=1e-12, upcast=True)
     parity("nn.layer_norm_backward", grad, x, weight, 0.5, within=1e-12, upcast=True)
     parity("nn.layer_norm_backward", grad, x, within=1e-12, upcast=True)
@@ -82,54 +78,10 @@ def test_backward_equals_the_oracle(shape, normalized, dtype, parity, draw):
     parity("nn.layer_norm_backward", *rows, weight.flatten()[:1].expand(5), within=1e-12, upcast=True)
 
 
-@checks("oracle", "arguments", "branches", "gradient", "dtype", "purity")
-@subject("nn.LayerNorm")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("shape", "normalized"), SHAPES[1:3])
-def test_module_equals_the_oracle(shape, normalized, dtype, parity, draw):
-    x, (weight, bias) = draw.normal(*shape, dtype=dtype, scale=2.0), _affine(draw, normalized, dtype)
-    short = normalized[0] if len(normalized) == 1 else list(normalized)
-    for init, weights in (
-        ({"normalized_shape": normalized}, {"weight": weight, "bias": bias}),
-        ({"normalized_shape": short, "eps": 0.1}, {"weight": weight, "bias": bias}),
-        ({"normalized_shape": short, "eps": 0.5, "bias": False}, {"weight": weight}),
-    ):
-        parity(
-            "nn.LayerNorm",
-            x,
-            init=init,
-            weights=weights,
-            against="nn.layer_norm_module",
-            within=1e-12,
-            gradients=True,
-            upcast=True,
-        )
-
-
-@checks("magnitude")
-@subject("nn.LayerNorm")
-def test_module_with_small_and_large_inputs(parity, draw):
-    weight, bias = _affine(draw, (6,))
-    for x, eps in (
-        (draw.normal(3, 6, scale=1e-3), 1e-5),
-        (draw.normal(3, 6, scale=1e-3), 0.1),
-        (draw.normal(3, 6, scale=1e6), 1e-5),
-    ):
-        parity(
-            "nn.LayerNorm",
-            x,
-            init={"normalized_shape": 6, "eps": eps},
-            weights={"weight": weight, "bias": bias},
-            against="nn.layer_norm_module",
-            within=1e-12,
-            gradients=True,
-        )
-
-
 @checks("dtype")
 @subject("nn.layer_norm")
 def test_half_precision_beside_float32_parameters(impl, draw):
-    x, (weight, bias) = draw.normal(4, 16, dtype="bfloat16"), _affine(draw, (16,), "float32")
+    x, (weight, bias) = draw.normal(4, 16, dtype="bfloat16"), affine(draw, (16,), "float32")
     x, weight, bias = x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
     y = impl.nn.layer_norm(x, weight, bias)
     assert y.dtype == torch.bfloat16
@@ -137,6 +89,20 @@ def test_half_precision_beside_float32_parameters(impl, draw):
     assert (x.grad.dtype, weight.grad.dtype, bias.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
     want = functional.layer_norm(x.detach().double(), (16,), weight.detach().double(), bias.detach().double())
     assert ((y - want).abs() <= 2.0**-8 * want.abs() * 1.001 + 1e-6).all()
+
+
+@checks("dtype", "oracle")
+@subject("nn.layer_norm_backward")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_backward_gives_each_gradient_its_own_dtype(dtype, impl, draw):
+    needs_tensors(impl, "nn.layer_norm_backward", "they have no dtype of their own")
+    grad, x = draw.normal(64, 16, dtype=dtype), draw.normal(64, 16, dtype=dtype)
+    weight, _ = affine(draw, (16,), "float32")
+    dx, dweight, dbias = impl.nn.layer_norm_backward(grad, x, weight)
+    assert (dx.dtype, dweight.dtype, dbias.dtype) == (x.dtype, torch.float32, torch.float32)
+    wanted = impl.nn.layer_norm_backward(grad.double(), x.double(), weight.double())
+    for got, want, unit in zip((dx, dweight, dbias), wanted, (torch.finfo(x.dtype).eps, 1e-6, 1e-6), strict=True):
+        assert (got - want).abs().max() <= unit * want.abs().max()
 
 
 @proves("sprints/day005/layernorm-gelu#property")
@@ -150,6 +116,7 @@ def test_biased_variance_with_eps_inside_the_root(impl, draw):
     tiny = 1e-12 * draw.normal(3, 6)  # far below ε it only centres and scales by 1/√ε
     centred = tiny - tiny.mean(-1, keepdim=True)
     torch.testing.assert_close(impl.nn.layer_norm(tiny, eps=0.25), 2.0 * centred, rtol=1e-12, atol=1e-24)
+    torch.testing.assert_close(impl.nn.layer_norm(1e-3 * signs, eps=0.0), signs, rtol=1e-12, atol=0)  # 0 is an ε too
     x, grad, weight = draw.normal(5, 7, scale=2.0), draw.normal(5, 7), draw.uniform(0.5, 2.0, 7)
     dx, _, _ = impl.nn.layer_norm_backward(grad, x, weight)
     assert dx.sum(-1).abs().max() <= 1e-12
@@ -168,52 +135,18 @@ def test_moments_of_the_output_and_shifts_of_the_input(impl, draw):
         y = impl.nn.layer_norm(x, eps=eps)
         assert y.mean(-1).abs().max() <= 1e-14
         torch.testing.assert_close(y.var(-1, correction=0), variance / (variance + eps), rtol=1e-12, atol=0)
-    weight, bias = _affine(draw, (32,))
+    weight, bias = affine(draw, (32,))
     want = impl.nn.layer_norm(x, weight, bias)
     for shift in (-1.0, 3.5, 1e3):
         torch.testing.assert_close(impl.nn.layer_norm(x + shift, weight, bias), want, rtol=0, atol=1e-11)
     torch.testing.assert_close(want, impl.nn.layer_norm(x) * weight + bias, rtol=1e-14, atol=1e-14)
 
 
-@proves("karpathy/week07/layer-norm#property")
-@checks("invariance", "state")
-@subject("nn.LayerNorm")
-def test_a_token_depends_on_itself_alone(impl, draw):
-    layer = _double(impl.nn.LayerNorm(6), draw)
-    x = draw.normal(3, 5, 6, scale=2.0)
-    y = layer(x)
-    other = x.clone()
-    other[0, 1:], other[1:] = draw.normal(4, 6, scale=20.0), draw.normal(2, 5, 6)
-    assert torch.equal(layer(other)[0, 0], y[0, 0])
-    torch.testing.assert_close(layer(x[1, 2]), y[1, 2], rtol=1e-15, atol=1e-15)
-    torch.testing.assert_close(layer(x.transpose(0, 1)), y.transpose(0, 1), rtol=1e-15, atol=1e-15)
-    assert torch.equal(layer.eval()(x), y)
-    assert torch.equal(layer.train()(x), y)
-
-    # Batch normalisation has each of these dependences while it trains.
-    batch_norm = torch.nn.BatchNorm1d(6, dtype=torch.float64)
-    normalised = batch_norm(x.transpose(1, 2))
-    for changed in ((0, slice(1, None)), (slice(1, None), slice(None))):
-        other = x.clone()
-        other[changed] += 1.0
-        assert (batch_norm(other.transpose(1, 2))[0, :, 0] - normalised[0, :, 0]).abs().max() > 1e-3
-    assert (batch_norm.eval()(x.transpose(1, 2)) - normalised).abs().max() > 1e-3
-
-
-def _double(layer, draw):
-    """The layer in float64 with random parameters."""
-    layer = layer.double()
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(draw.normal(*parameter.shape) + 1.0)
-    return layer
-
-
 @proves("karpathy/week07/layer-norm#robustness")
 @checks("edges", "magnitude")
 @FORWARD_AND_BACKWARD
 def test_constant_rows_give_the_shift(impl, draw):
-    weight, bias = _affine(draw, (7,))
+    weight, bias = affine(draw, (7,))
     for dtype, values, within in (
         ("float64", (0.0, 3.7, -1e3), 1e-10),
         ("float32", (0.0, 0.3, -10.0), 1e-2),
@@ -235,7 +168,7 @@ def test_constant_rows_give_the_shift(impl, draw):
 @subject("nn.layer_norm")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_large_half_precision_inputs_stay_finite(dtype, parity, draw):
-    weight, bias = _affine(draw, (64,), dtype)
+    weight, bias = affine(draw, (64,), dtype)
     x = draw.uniform(-6e4, 6e4, 3, 64, dtype=dtype)
     parity("nn.layer_norm", x, weight, bias, upcast=True, gradients=True)
     parity("nn.layer_norm", draw.uniform(0.9e4, 1.1e4, 3, 64, dtype=dtype), weight, bias, upcast=True)
@@ -247,7 +180,7 @@ def test_large_half_precision_inputs_stay_finite(dtype, parity, draw):
 @pytest.mark.parametrize("offset", [-1e4, 1e3])
 def test_rows_far_from_zero_keep_their_digits(offset, impl, parity, draw):
     near = draw.normal(3, 256).mul(64).round().div(64)  # sums with the offset are exact in float32 too
-    weight, bias = _affine(draw, (256,))
+    weight, bias = affine(draw, (256,))
     parity("nn.layer_norm", near + offset, weight, bias, within=1e-11, gradients=True)
     # E[x²] − E[x]² would be off by per cents at 10³ and mean nothing at 10⁴.
     within = 1e-6 * abs(offset)
@@ -266,7 +199,7 @@ def test_rows_far_from_zero_keep_their_digits(offset, impl, parity, draw):
 @pytest.mark.parametrize("rows", ["random", "constant"])
 def test_the_checker_passes_on_every_gradient(rows, impl, draw):
     x = draw.normal(3, 5, scale=2.0) if rows == "random" else draw.uniform(-3.0, 3.0, 3, 1).repeat(1, 5)
-    weight, bias = _affine(draw, (5,))
+    weight, bias = affine(draw, (5,))
     grad = draw.normal(3, 5)
     # The distance over which a constant row's output bends is √ε = 3e-3; the step stays far inside.
     numeric = impl.numerics.finite_difference(impl.nn.layer_norm, (x, weight, bias), grad, step=1e-6)
@@ -287,7 +220,7 @@ def test_the_checker_passes_on_every_gradient(rows, impl, draw):
 @FORWARD_AND_BACKWARD
 @pytest.mark.parametrize("normalized", [(4,), (3, 4)])
 def test_gradients_agree_with_finite_differences(normalized, impl, draw):
-    x, (weight, bias) = draw.normal(2, 3, 4, scale=2.0), _affine(draw, normalized)
+    x, (weight, bias) = draw.normal(2, 3, 4, scale=2.0), affine(draw, normalized)
     tensors = [tensor.requires_grad_() for tensor in (x, weight, bias)]
     assert torch.autograd.gradcheck(impl.nn.layer_norm, tensors)
     assert torch.autograd.gradcheck(lambda x, w: impl.nn.layer_norm(x, w, eps=0.3), tensors[:2])
@@ -315,57 +248,13 @@ def test_backward_is_linear_and_sums_over_the_batch(impl, draw):
 @checks("edges")
 @subject("nn.layer_norm")
 def test_memory_layouts(parity, draw):
-    weight, bias = _affine(draw, (6,))
+    weight, bias = affine(draw, (6,))
     parity("nn.layer_norm", draw.normal(6, 5).T, weight, bias, gradients=True, within=1e-12)
     parity("nn.layer_norm", draw.normal(4, 12)[::2, ::2], weight, bias, gradients=True, within=1e-12)
     parity("nn.layer_norm", draw.normal(3, 2, 6).transpose(0, 1), weight, bias, gradients=True, within=1e-12)
     parity("nn.layer_norm", draw.normal(5, 6), draw.uniform(0.5, 2.0, 12)[::2], bias, gradients=True, within=1e-12)
     parity("nn.layer_norm", draw.normal(1, 6, dtype="float32"), weight.float(), gradients=True)
     parity("nn.layer_norm", draw.normal(2, 777, dtype="float32"), gradients=True)
-
-
-@checks("state")
-@subject("nn.LayerNorm")
-def test_state_of_the_module(impl, draw):
-    layer = impl.nn.LayerNorm((2, 3))
-    assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == {"weight": (2, 3), "bias": (2, 3)}
-    assert list(layer.state_dict()) == ["weight", "bias"]
-    assert torch.equal(layer.weight, torch.ones(2, 3))
-    assert torch.equal(layer.bias, torch.zeros(2, 3))
-    assert all(p.requires_grad and p.dtype == torch.float32 and p.grad is None for p in layer.parameters())
-    without = impl.nn.LayerNorm(4, bias=False)
-    assert [name for name, _ in without.named_parameters()] == ["weight"]
-    assert list(without.state_dict()) == ["weight"]
-    assert without(draw.normal(2, 4, dtype="float32")).shape == (2, 4)
-
-    x, grad = draw.normal(5, 2, 3), draw.normal(5, 2, 3)
-    layer = _double(layer, draw)
-    copy = impl.nn.LayerNorm([2, 3]).double()
-    copy.load_state_dict(layer.state_dict())
-    for each in (layer, copy):  # one step of training after the round trip is the same step
-        each(x).backward(grad)
-        with torch.no_grad():
-            for parameter in each.parameters():
-                parameter -= 0.1 * parameter.grad
-    assert torch.equal(copy(x), layer(x))
-    before = [p.grad.clone() for p in layer.parameters()]
-    layer.zero_grad()
-    assert all(p.grad is None for p in layer.parameters())
-    layer(x).backward(grad)
-    layer(x).backward(grad)  # gradients accumulate
-    torch.testing.assert_close(layer.bias.grad, 2 * grad.sum(0), rtol=1e-13, atol=1e-15)
-    torch.testing.assert_close(layer.bias.grad, 2 * before[1], rtol=1e-13, atol=1e-15)
-
-
-@checks("resources")
-@subject("nn.LayerNorm")
-def test_the_module_lives_on_any_device(impl):
-    with torch.device("meta"):
-        layer, x = impl.nn.LayerNorm((3, 4), eps=0.1), torch.empty(2, 3, 4)
-    y = layer(x)
-    assert y.device.type == "meta"
-    assert y.shape == x.shape
-    assert all(p.device.type == "meta" for p in layer.parameters())
 
 
 @proves(
@@ -378,7 +267,7 @@ def test_shapes_that_do_not_fit_are_refused(impl, draw):
     x = draw.normal(2, 3, 5)
     for shape in ((4,), (1,), (3, 4), (2, 5), (2, 2, 3, 5)):
         wrong = draw.uniform(0.5, 1.0, *shape)
-        named = rf"(?s){', '.join(map(str, shape))}.*2, 3, 5|2, 3, 5.*{', '.join(map(str, shape))}"
+        named = naming(shape, (2, 3, 5))
         with pytest.raises(ValueError, match=named):
             impl.nn.layer_norm(x, wrong)
         with pytest.raises(ValueError, match=named):
@@ -394,13 +283,13 @@ def test_shapes_that_do_not_fit_are_refused(impl, draw):
 @subject("nn.layer_norm", "nn.layer_norm_backward", "nn.LayerNorm")
 def test_bad_input_is_refused(impl, draw):
     x, weight = draw.normal(2, 3, 5), draw.uniform(0.5, 2.0, 5)
-    with pytest.raises(ValueError, match=r"(?s)3, 5.*5|5.*3, 5"):
+    with pytest.raises(ValueError, match=naming((3, 5), (5,))):
         impl.nn.layer_norm(x, weight, draw.normal(3, 5))
-    with pytest.raises(ValueError, match=r"(?s)2, 3, 4.*2, 3, 5|2, 3, 5.*2, 3, 4"):
+    with pytest.raises(ValueError, match=naming((2, 3, 4), (2, 3, 5))):
         impl.nn.layer_norm_backward(draw.normal(2, 3, 4), x, weight)
-    with pytest.raises(ValueError, match=r"eps.*-0\.5"):
+    with pytest.raises(ValueError, match=naming("eps", -0.5)):
         impl.nn.layer_norm(x, eps=-0.5)
-    with pytest.raises(ValueError, match=r"eps.*-0\.5"):
+    with pytest.raises(ValueError, match=naming("eps", -0.5)):
         impl.nn.LayerNorm(5, eps=-0.5)
     with pytest.raises(ValueError, match="int64"):
         impl.nn.layer_norm(draw.integers(0, 9, 2, 5))
@@ -412,7 +301,7 @@ def test_bad_input_is_refused(impl, draw):
 @checks("purity")
 @FORWARD_AND_BACKWARD
 def test_nothing_is_changed_or_kept(impl, draw):
-    x, grad, (weight, bias) = draw.normal(3, 6), draw.normal(3, 6), _affine(draw, (6,))
+    x, grad, (weight, bias) = draw.normal(3, 6), draw.normal(3, 6), affine(draw, (6,))
     tensors = (x, grad, weight, bias)
     kept, state = [tensor.clone() for tensor in tensors], torch.get_rng_state()
     for call in (
@@ -425,5 +314,10 @@ def test_nothing_is_changed_or_kept(impl, draw):
         again = first.clone()
         assert torch.equal(call(), again)
         assert torch.equal(first, again), "a second call wrote into the first one's result"
+    single = draw.normal(6)  # without a batch there is nothing to sum: the gradients are the caller's own all the same
+    for gradient in impl.nn.layer_norm_backward(single, x[0], weight):
+        before = single.clone()
+        gradient.zero_()
+        assert torch.equal(single, before)
     assert all(torch.equal(*pair) for pair in zip(kept, tensors, strict=True))
     assert torch.equal(state, torch.get_rng_state())

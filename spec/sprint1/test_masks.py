@@ -57,7 +57,7 @@ def test_prefix_mask_opens_the_prefix_to_everybody(impl, parity, queries, keys):
 @proves("inference/0.5/masks#property")
 @checks("oracle", "arguments", "branches", "edges", "dtype")
 @subject(PADDING)
-@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "int8"])
 @pytest.mark.parametrize("shape", [(4,), (), (2, 3), (0,)], ids=str)
 def test_padding_mask_counts_from_its_side(impl, parity, draw, shape, dtype):
     lengths = draw.integers(0, 6, *shape, dtype=dtype)
@@ -69,6 +69,9 @@ def test_padding_mask_counts_from_its_side(impl, parity, draw, shape, dtype):
     assert torch.equal(left, right.flip(-1))
     assert torch.equal(right.sum(dim=-1), lengths.long())
     assert torch.equal(impl.attention.padding_mask(lengths, 5, side="right"), right)
+    long = impl.attention.padding_mask(lengths, 300)  # more keys than a byte counts
+    assert torch.equal(long[..., :5], right)
+    assert not long[..., 5:].any()
     ends = impl.attention.padding_mask(torch.tensor([0, 2, 5]), 5)
     assert ends.tolist() == [[False] * 5, [True, True, False, False, False], [True] * 5]
     assert impl.attention.padding_mask(torch.zeros(3, dtype=torch.int64), 0).shape == (3, 0)
@@ -133,6 +136,7 @@ def test_what_masks_refuse(impl):
         (lambda: causal(4, "6"), "6"),
         (lambda: prefix(1.5, 4), "1.5"),
         (lambda: padding(torch.tensor([1.0, 3.0]), 5), "float"),
+        (lambda: padding(torch.tensor([True, False]), 5), "bool"),
     ):
         with pytest.raises(TypeError, match=named):
             call()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from spec.differences import slope_errors
 from spec.sprint1.attention_cases import relative_error
 from spec.sprint1.multi_head_cases import D, H, drawn_weights, loaded, reals
 from touchstone import checks, proves, subject
@@ -111,6 +112,43 @@ def test_large_logits_pick_a_key_and_stay_finite(impl, draw, dtype):
     assert output.isfinite().all()
     assert looked.double().amax(dim=-1).mean() > 0.9
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(output.sum(), [x, *module.parameters()]))
+
+
+@proves("sprints/day006/multi-head-attention#robustness")
+@checks("gradient", "branches")
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_an_additive_mask_gets_its_gradient(impl, draw, need_weights, padded):
+    """A learnt bias on the scores trains, also beside padding and the causal switch."""
+    module = loaded(impl.attention.MultiHeadAttention, drawn_weights(draw))
+    x, bias = draw.normal(2, 5, D), draw.normal(5, 5).requires_grad_()
+    real = reals(5, 3, keys=5) if padded else None
+
+    def output():
+        result = module(x, attn_mask=bias, key_padding_mask=real, is_causal=True, need_weights=need_weights)
+        return result[0] if need_weights else result
+
+    assert max(slope_errors(output, {"bias": bias}, draw).values()) <= 1e-7
+    (gradient,) = torch.autograd.grad(output().square().sum(), bias)
+    assert (gradient.triu(1) == 0).all()
+    assert (gradient.tril()[1:] != 0).any(dim=-1).all()
+
+
+@proves("sprints/day006/multi-head-attention#robustness")
+@checks("dtype", "magnitude")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_that_are_asked_for_come_from_float32_scores_too(impl, draw, dtype):
+    """Two keys with scores near 250 that differ by about 1: two scores rounded to half precision would be half off."""
+    kind = getattr(torch, dtype)
+    eye = {f"{name}.weight": torch.eye(3, dtype=kind) for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
+    module = loaded(impl.attention.MultiHeadAttention, eye, 1)
+    query = draw.uniform(8.0, 16.0, 256, 1, 3, dtype=dtype)
+    key = torch.zeros(256, 2, 3, dtype=kind)
+    key[:, 0, 0], key[:, 1, 1] = 433.0 / query[:, 0, 0], 433.0 / query[:, 0, 1]
+    exact = torch.softmax(query.double() @ key.double().mT / math.sqrt(3), dim=-1)
+    _, weights = module(query, key, need_weights=True)
+    assert weights.dtype == kind
+    assert (weights[:, 0].double() - exact).abs().max() <= torch.finfo(kind).eps
 
 
 # -- dropout -----------------------------------------------------------------------------------------------------------
@@ -241,6 +279,7 @@ def test_what_the_call_refuses(impl, draw):
         ((x, y[:1]), {}, "1, 7, 12"),
         ((x, y, x), {}, "2, 5, 12"),
         ((x, None, y), {}, "2, 7, 12"),
+        ((x, None, x), {}, "value"),  # a value that would fit, but whose keys?
         ((x, y), {"key_padding_mask": reals(3, 4, keys=5)}, "2, 5"),
         ((x, y), {"key_padding_mask": reals(3, 4, 5, keys=7)}, "3, 7"),
         ((x, y), {"attn_mask": draw.booleans(5, 5)}, "5, 5"),

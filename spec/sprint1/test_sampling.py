@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from spec.refusals import naming
 from spec.statistics import chi_square_p
 from touchstone import checks, proves, subject
 
@@ -20,6 +21,7 @@ ARGUMENTS = [
     {"temperature": 3.0},
     {"top_k": 1},
     {"top_k": 4},
+    {"top_k": 6},
     {"top_k": 50},
     {"top_p": 0.3},
     {"top_p": 0.9},
@@ -32,7 +34,7 @@ ARGUMENTS = [
 
 @checks("oracle", "arguments", "branches", "dtype", "edges", "purity")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("shape", [(3, 11), (2, 3, 7), (13,), (2, 1)])
+@pytest.mark.parametrize("shape", [(3, 11), (2, 3, 7), (7, 7), (13,), (2, 1)])
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
 def test_equals_the_oracle(arguments, shape, dtype, parity, draw):
     parity("decoding.next_token_probabilities", draw.normal(*shape, dtype=dtype, scale=2.0), within=1e-12, **arguments)
@@ -50,6 +52,29 @@ def test_large_logits_ties_and_forbidden_tokens(arguments, parity, impl, draw):
     p = impl.decoding.next_token_probabilities(logits, **arguments)
     assert (p[2, ::2] == 0).all()
     torch.testing.assert_close(p.sum(-1), torch.ones(4, dtype=p.dtype), rtol=0, atol=1e-12)
+
+
+@checks("branches", "edges")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_a_mass_that_reaches_p_exactly_is_enough(size, dtype, impl):
+    """Equal logits: k of them have the mass k/size in any arithmetic, and the nucleus of p = k/size is the first k."""
+    logits = torch.full((3, size), 2.5, dtype=getattr(torch, dtype))
+    for k in range(1, size):
+        p = impl.decoding.next_token_probabilities(logits, top_p=k / size)
+        assert torch.equal(p > 0, (torch.arange(size) < k).expand(3, size))
+        torch.testing.assert_close(p[:, :k], torch.full_like(p[:, :k], 1 / k))
+
+
+@checks("magnitude", "dtype")
+@pytest.mark.parametrize(("dtype", "temperature"), [("float64", 1e-307), ("float32", 1e-38), ("float16", 1e-3)])
+def test_a_tiny_temperature_is_the_limit_and_no_overflow(dtype, temperature, impl, draw):
+    """Logits of a hundred, divided by it, are more than the dtype holds."""
+    logits = draw.uniform(50.0, 90.0, 6, 9, dtype=dtype)
+    logits[torch.arange(6), draw.integers(0, 9, 6)] = 100.0
+    p = impl.decoding.next_token_probabilities(logits, temperature=temperature)
+    assert p.dtype == logits.dtype
+    assert torch.equal(p, (logits == 100.0).to(p.dtype))
 
 
 @proves("sprints/day047/sampling#parity", "karpathy/week08/sampling#parity")
@@ -118,14 +143,14 @@ def test_what_is_no_distribution_is_refused(impl, draw):
     probabilities = impl.decoding.next_token_probabilities
     logits = draw.normal(2, 5)
     for temperature in (-1.0, -0.001, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=rf"temperature.*{temperature}"):
+        with pytest.raises(ValueError, match=naming("temperature", temperature)):
             probabilities(logits, temperature=temperature)
     for k in (0, -3):
-        with pytest.raises(ValueError, match=rf"top_k.*{k}"):
+        with pytest.raises(ValueError, match=naming("top_k", k)):
             probabilities(logits, top_k=k)
     assert torch.equal(probabilities(logits, top_k=6), probabilities(logits))  # a vocabulary smaller than k: clamped
     for p in (0.0, -0.5, 1.01, float("nan")):
-        with pytest.raises(ValueError, match=rf"top_p.*{p}"):
+        with pytest.raises(ValueError, match=naming("top_p", p)):
             probabilities(logits, top_p=p)
     for value, said in ((float("nan"), "(?i)nan"), (float("inf"), r"(?i)\binf")):
         bad = logits.clone()
@@ -235,7 +260,10 @@ def test_rows_follow_their_own_last_token(impl, draw):
     assert torch.equal(found[:, :3], prompt)
     for t in range(3, 15):
         assert torch.equal(found[:, t], logits.argmax(-1)[found[:, t - 1]])
-    assert torch.equal(impl.decoding.sample(model, prompt, 0), prompt)
+    nothing = impl.decoding.sample(model, prompt, 0)
+    assert torch.equal(nothing, prompt)
+    nothing += 1  # a text is its caller's own
+    assert torch.equal(prompt, kept)
     assert torch.equal(impl.decoding.sample(model, prompt.int(), 12, temperature=0.0), found)
     assert torch.equal(impl.decoding.sample(model, prompt, 12, top_k=1), found)
     tied = Table(torch.tensor([[0.0, 5.0, 5.0, 1.0]] * 4))
@@ -268,6 +296,10 @@ def test_seeds_modes_and_the_window(impl, draw):
         assert not any(model.modes), "dropout must be off"
         assert model.training is mode
         assert not any(model.grad)
+    model.train()
+    model.table.eval()  # a frozen part stays frozen, whatever the rest does
+    text(0)
+    assert (model.training, model.table.training) == (True, False)
     model.lengths.clear()
     text(0)
     assert model.lengths == [3, 4] + [5] * 18, "one pass of the model a token, over no more than its window"
@@ -281,14 +313,14 @@ def test_seeds_modes_and_the_window(impl, draw):
 @checks("edges")
 def test_impossible_texts_are_refused(impl, draw):
     model = Table(draw.normal(9, 9))
-    with pytest.raises(ValueError, match=r"(?s)prompt.*0"):
+    with pytest.raises(ValueError, match="prompt"):
         impl.decoding.sample(model, torch.zeros(1, 0, dtype=torch.long), 3)
     with pytest.raises(ValueError, match="prompt"):
         impl.decoding.sample(model, torch.zeros(4, dtype=torch.long), 3)
     prompt = torch.zeros(1, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"max_new_tokens.*-1"):
+    with pytest.raises(ValueError, match=naming("max_new_tokens", -1)):
         impl.decoding.sample(model, prompt, -1)
     for name, wrong in (("temperature", -1.0), ("top_k", 0), ("top_p", 1.5)):
-        with pytest.raises(ValueError, match=rf"{name}.*{wrong}"):
+        with pytest.raises(ValueError, match=naming(name, wrong)):
             impl.decoding.sample(model, prompt, 3, **{name: wrong})
     assert model.training  # a refused call leaves the mode too

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from spec.refusals import naming
 from touchstone import checks, proves, subject
 
 pytestmark = subject("optim.linear_warmup")
@@ -47,12 +48,12 @@ def test_both_ends(impl):
 @checks("edges")
 def test_refuses(impl):
     rate = impl.optim.linear_warmup
-    with pytest.raises(ValueError, match=r"warmup.*-1"):
+    with pytest.raises(ValueError, match=naming("warmup", -1)):
         rate(0, peak=1.0, warmup=-1)
-    with pytest.raises(ValueError, match=r"(?s)\b11\b.*\b10\b|\b10\b.*\b11\b"):
+    with pytest.raises(ValueError, match=naming(11, 10)):
         rate(0, peak=1.0, warmup=11, total=10)
     for peak in (0.0, -0.5, float("nan")):
-        with pytest.raises(ValueError, match=rf"peak.*{peak}"):
+        with pytest.raises(ValueError, match=naming("peak", peak)):
             rate(0, peak=peak, warmup=3)
-    with pytest.raises(ValueError, match=r"step.*-1"):
+    with pytest.raises(ValueError, match=naming("step", -1)):
         rate(-1, peak=1.0, warmup=3)

@@ -110,6 +110,11 @@ class Touchstone:
         mark = item.get_closest_marker("subject")
         return sorted(mark.args) if mark else []
 
+    def uses(self, item: pytest.Item) -> list[str]:
+        """Names that a test touches without checking them."""
+        mark = item.get_closest_marker("subject")
+        return sorted(mark.kwargs.get("uses", ())) if mark else []
+
     def tier(self, item: pytest.Item) -> str:
         return next(tier for tier in reversed(TIERS) if tier == "fast" or item.get_closest_marker(tier))
 
@@ -155,7 +160,7 @@ class Touchstone:
         for item in items:
             handle = getattr(getattr(item, "obj", None), "hypothesis", None)
             if handle is not None and not hasattr(handle.inner_test, "__touchstone__"):
-                handle.inner_test = self._todo_first(handle.inner_test, self.subjects(item))
+                handle.inner_test = self._todo_first(handle.inner_test, [*self.subjects(item), *self.uses(item)])
 
     def _todo_first(self, test: Any, names: list[str]) -> Any:
         from functools import wraps
@@ -286,7 +291,7 @@ class Touchstone:
 
     def undeclared(self, item: pytest.Item, touched: set[str]) -> str | None:
         """Why the declared subject of a passing test is wrong, or None."""
-        declared = set(self.subjects(item))
+        declared = {*self.subjects(item), *self.uses(item)}
         if touched == declared:
             return None
         parts = []

@@ -59,7 +59,7 @@ def loop(mine: Touchstone, session: pytest.Session) -> bool:
         def order(item: pytest.Item) -> tuple[bool, bool, float]:
             """Comparisons with the oracle first, then the quick checks: most mutants need no more than one."""
             slow = mine.tier(item) != "fast"
-            return slow, "oracle" not in mine.checks(item), seconds.get(item.nodeid, 0.0)
+            return slow, not slow and "oracle" not in mine.checks(item), seconds.get(item.nodeid, 0.0)
 
         for variant in report.mutants:
             variant.items = sorted((item for item in variant.items if item.nodeid not in report.baseline), key=order)
@@ -111,7 +111,9 @@ def _acceptance_variants(mine: Touchstone, items: list[pytest.Item]) -> list[Var
         def activate(part: Any = part) -> None:
             mine.impl.layers[:] = [part]
 
-        covered = [item for item in items if mine.subjects(item) and _covers(part, mine.subjects(item))]
+        covered = [
+            item for item in items if mine.subjects(item) and _covers(part, [*mine.subjects(item), *mine.uses(item)])
+        ]
         own = [*part.root.rglob("*.py")]
         files = _files(mine, covered, set(), own)
         found.append(Variant(name, "peer", name, "", activate, covered, files=files, deviations=part.deviations))

@@ -7,10 +7,7 @@ import os
 import pickle
 import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,26 +23,13 @@ from touchstone.data import artifacts
 from touchstone.data.artifacts import Artifact, cached
 
 SHA = "a" * 64
-CHILD = """
-import json, os, sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from recipe import build
-from touchstone.data.artifacts import cached
-got = cached(build, name="toy", config={"steps": 3}, seed=1, root=Path(sys.argv[2]))
-print(json.dumps({"built": got.built, "loss": got.info["loss"], "sum": float(got.tensors["w"].sum())}))
-"""
+
+
 RECIPE = """
-import os, time
-from pathlib import Path
 import torch
 
 def build():
-    log = Path(os.environ["LOG"])
-    with log.open("a") as handle:
-        handle.write("begun\\n")
-    time.sleep(float(os.environ.get("SECONDS_IN_BUILD", "0")))
-    return {"w": torch.full((3,), 2.0)}, {"loss": [1.0, 0.5]}
+    return {"w": torch.full((3,), 2.0)}, {}
 """
 
 
@@ -141,7 +125,6 @@ def test_the_sources_are_in_the_key(tmp_path: Path) -> None:
 def test_the_build_itself_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where nobody names its file, and through functools.partial."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("LOG", str(tmp_path / "log"))
     built = []
     for text in (RECIPE, RECIPE.replace("2.0", "3.0")):
         (tmp_path / "recipe.py").write_text(text, encoding="utf-8")
@@ -264,53 +247,6 @@ class Bomb:
 
     def __reduce__(self) -> Any:
         return (os.mkdir, (str(self.path),))
-
-
-class Child:
-    """Processes that build the same artifact, `seconds` long."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.log = root / "log"
-        (root / "recipe.py").write_text(RECIPE, encoding="utf-8")
-
-    def start(self, seconds: float = 0.0) -> subprocess.Popen[str]:
-        here = str(Path(artifacts.__file__).parents[2])
-        variables = {**os.environ, "PYTHONPATH": here, "LOG": str(self.log), "SECONDS_IN_BUILD": str(seconds)}
-        command = [sys.executable, "-c", CHILD, str(self.root), str(self.root / "artifacts")]
-        return subprocess.Popen(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def builds(self) -> int:
-        return self.log.read_text(encoding="utf-8").count("begun") if self.log.exists() else 0
-
-
-def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
-    child = Child(tmp_path)
-    pair = [child.start(seconds=1.0), child.start(seconds=1.0)]
-    told = [process.communicate(timeout=120) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], told
-    results = [json.loads(out) for out, _ in told]
-    assert sorted(result["built"] for result in results) == [False, True]
-    assert [result["sum"] for result in results] == [6.0, 6.0]
-    assert child.builds() == 1
-
-
-def test_a_killed_build_leaves_nothing_and_the_next_succeeds(tmp_path: Path) -> None:
-    child = Child(tmp_path)
-    killed = child.start(seconds=60.0)
-    deadline = time.monotonic() + 60
-    while child.builds() == 0:
-        assert killed.poll() is None, killed.communicate()
-        assert time.monotonic() < deadline, "the build never began"
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert _folders(tmp_path / "artifacts") == []
-    following = child.start()
-    out, err = following.communicate(timeout=120)
-    assert following.returncode == 0, err
-    assert json.loads(out)["built"]
-    assert len(_folders(tmp_path / "artifacts")) == 1
 
 
 def test_a_kill_while_the_result_is_written_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

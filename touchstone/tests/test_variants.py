@@ -64,6 +64,32 @@ def test_a_mutant_is_itself_in_the_processes_a_test_launches(toy):
     assert toy.pytest("spec", "--acceptance").returncode == 0
 
 
+def test_a_name_that_is_only_used_is_not_checked(toy):
+    """Its mutants are not held to the test, which may touch it all the same."""
+    toy.write(
+        "spec/sprint1/test_sixfold.py",
+        """
+        from touchstone import checks, subject
+
+
+        @subject("nn.thrice", uses=["nn.twice"])
+        @checks("invariance")
+        def test_sixfold(impl):
+            assert impl.nn.thrice(impl.nn.twice(1.0)) == impl.nn.twice(impl.nn.thrice(1.0)) == 6.0
+        """,
+    )
+    assert toy.pytest("spec/sprint1/test_sixfold.py").returncode == 0
+    toy.edit("spec/sprint1/test_twice.py", "[0.0, 1.5]", "[0.0]")
+    toy.edit("spec/mutants/nn.py", 'new="2 * x + offset + 1"', 'new="2.5 * x + offset"')
+    toy.edit("spec/sprint1/test_twice.py", "< 1e-12", "< 1e12")
+    done = toy.pytest("spec", "--mutants")
+    assert done.returncode == 1
+    assert {name for name, one in of(toy, "mutant").items() if one["state"] == "survived"} == {
+        "nn/plus_one",
+        "nn/no_offset",
+    }
+
+
 def test_a_patch_that_does_not_apply_is_an_error(toy):
     toy.edit("spec/mutants/nn.py", 'old="3 * x"', 'old="5 * x"')
     done = toy.pytest("spec", "--mutants")

@@ -8,4 +8,5 @@ DEVIATIONS: dict[str, str] = {
     "karpathy/week02/losses#robustness-2": "a mean over ignored targets alone is NaN in torch",
     "sprints/day017/stable-logsoftmax#property": "torch's softmax of all −∞, and of +∞, is NaN",
     "sprints/day018/crossentropy-manual-gradient#robustness": "torch smooths by 1, and by nothing for less than 0",
+    "nanochat/week07/rmsnorm#parity": "torch multiplies by the gain before it rounds to half precision",
 }

@@ -126,3 +126,19 @@ class GELU(torch.nn.GELU):
     @refusing
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
+
+
+class RMSNorm(torch.nn.RMSNorm):
+    """nn.RMSNorm, one number wide; half precision is widened for the statistic as well as for the gain."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        if d_model < 1:
+            raise ValueError(f"d_model must be positive, got {d_model}")
+        if eps < 0:
+            raise ValueError(f"eps must not be negative, got {eps}")
+        super().__init__(d_model, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point() or tuple(x.shape[-1:]) != tuple(self.normalized_shape):
+            raise ValueError(f"x must be floating of width {self.normalized_shape}, got {x.dtype} {tuple(x.shape)}")
+        return super().forward(x)

@@ -11,6 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reference.peers.transformers.positions import RelativePositionBias, alibi_bias, relative_buckets
+
+__all__ = [
+    "MultiHeadAttention",
+    "RelativePositionBias",
+    "RotaryEmbedding",
+    "alibi_bias",
+    "apply_rotary",
+    "relative_buckets",
+]
+
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 

@@ -7,6 +7,7 @@ hold the contract's parameters and hand the library its own layout at each call,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +124,7 @@ class _Library:
     def __init__(self, module: nn.Module) -> None:
         self.module = module.requires_grad_(False)
 
-    def __call__(self, owner: nn.Module, weights: dict[str, Tensor], *args: Tensor, **kwargs: object) -> object:
+    def __call__(self, owner: nn.Module, weights: dict[str, Tensor], *args: Tensor, **kwargs: Any) -> object:
         self.module.train(owner.training)
         return functional_call(self.module, weights, args, kwargs)
 
@@ -181,6 +182,23 @@ class Block(_BlockWeights):
         return result
 
 
+def refuse_places(tokens: Tensor, positions: Tensor | None, padding_mask: Tensor | None, block_size: int) -> None:
+    """What the contract says of positions and padding, and the library does not look at."""
+    if padding_mask is not None:
+        if padding_mask.dtype != torch.bool:
+            raise TypeError(f"padding_mask must be boolean, got {padding_mask.dtype}")
+        if padding_mask.shape != tokens.shape:
+            raise ValueError(f"padding_mask has shape {tuple(padding_mask.shape)}, tokens {tuple(tokens.shape)}")
+    if positions is not None:
+        if positions.dtype not in (torch.int32, torch.int64):
+            raise TypeError(f"positions must be int32 or int64, got {positions.dtype}")
+        if positions.shape not in (tokens.shape, tokens.shape[1:]):
+            raise ValueError(f"positions have shape {tuple(positions.shape)}, tokens {tuple(tokens.shape)}")
+        for place in (int(positions.min()), int(positions.max())):
+            if not 0 <= place < block_size:
+                raise ValueError(f"positions: {place} is outside [0, block_size = {block_size})")
+
+
 class GPT(nn.Module):
     """`GPT2LMHeadModel` under the contract's names."""
 
@@ -228,9 +246,20 @@ class GPT(nn.Module):
             ):
                 part.weight.copy_(third.T)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         self._refuse(tokens, targets)
-        logits = self._library(self, self.library(), tokens).logits  # type: ignore[attr-defined]
+        refuse_places(tokens, positions, padding_mask, self.config.block_size)
+        if positions is None and padding_mask is not None:
+            positions = (padding_mask.long().cumsum(-1) - 1).clamp(min=0)
+        options = {"position_ids": positions, "attention_mask": padding_mask}
+        logits = self._library(self, self.library(), tokens, **options).logits  # type: ignore[attr-defined]
         if targets is None:
             return logits, None
         # The library's own loss casts its logits to float32, also from float64, and shifts the labels once more.

@@ -1,4 +1,4 @@
-"""The oracle of `models`: GPT-2 and its gradient, from the paper's wiring and the chain rule.
+"""The oracle of GPT-2 and its gradient, from the paper's wiring and the chain rule.
 
 Symbols: x the residual stream (batch, time, d), W_e token and W_p position embeddings, h hidden layer, u the head's
 input. Weights are a flat dictionary under the contract's names; `_inside(weights, "mlp.")` is the part below a prefix.
@@ -46,17 +46,26 @@ def feed_forward_backward(grad: Array, x: Array, *, weights: Weights) -> tuple[A
 # ----------------------------------------------------------
 
 
-def block(x: Array, *, weights: Weights, d_model: int, n_heads: int, dropout: float = 0.0, bias: bool = True) -> Array:
-    """One pre-norm block with causal self-attention; dropout is off."""
+def block(
+    x: Array,
+    *,
+    weights: Weights,
+    d_model: int,
+    n_heads: int,
+    dropout: float = 0.0,
+    bias: bool = True,
+    mask: Array | None = None,
+) -> Array:
+    """One pre-norm block with causal self-attention, or by a mask of its own; dropout is off."""
     _check_width(x, d_model, dropout)
-    return _middle(x, weights, d_model, n_heads) + _branch(_middle(x, weights, d_model, n_heads), weights, d_model)
+    middle = _middle(x, weights, d_model, n_heads, mask)
+    return middle + _branch(middle, weights, d_model)
 
 
-def _middle(x: Array, weights: Weights, d_model: int, n_heads: int) -> Array:
-    own = _inside(weights, "attention.")
-    return x + multi_head_attention(
-        _norm(x, weights, "norm1"), weights=own, d_model=d_model, n_heads=n_heads, is_causal=True
-    )
+def _middle(x: Array, weights: Weights, d_model: int, n_heads: int, mask: Array | None = None) -> Array:
+    own, a = _inside(weights, "attention."), _norm(x, weights, "norm1")
+    options = {"is_causal": True} if mask is None else {"attn_mask": mask}
+    return x + multi_head_attention(a, weights=own, d_model=d_model, n_heads=n_heads, **options)
 
 
 def _branch(x: Array, weights: Weights, d_model: int) -> Array:
@@ -83,10 +92,24 @@ def block_backward(grad: Array, x: Array, *, weights: Weights, d_model: int, n_h
 # ---------------------------------------------------------------------------------------------------
 
 
-def gpt(tokens: Array, targets: Array | None = None, *, weights: Weights, config: Any) -> tuple[Array, Array | None]:
+def gpt(
+    tokens: Array,
+    targets: Array | None = None,
+    *,
+    weights: Weights,
+    config: Any,
+    positions: Array | None = None,
+    padding_mask: Array | None = None,
+) -> tuple[Array, Array | None]:
     """Logits u Wᵀ of every next token, with u = norm(blocks(W_e[tokens] + W_p[0..t))); and their mean loss in nats."""
     _check_tokens(tokens, targets, config)
-    u = _norm(_streams(tokens, weights, config)[-1], weights, "norm")
+    places, mask = np.arange(tokens.shape[1]), None
+    if padding_mask is not None:  # padding is not counted, and seen by itself alone
+        places = np.maximum(np.cumsum(padding_mask, axis=-1) - 1, 0)
+        T = np.eye(tokens.shape[1], dtype=bool)
+        mask = ((np.tril(np.ones_like(T)) & padding_mask[:, None, :]) | T)[:, None]
+    places = places if positions is None else positions
+    u = _norm(_streams(tokens, weights, config, places, mask)[-1], weights, "norm")
     logits = u @ _head(weights).T
     return logits, None if targets is None else cross_entropy(logits, targets)
 
@@ -95,7 +118,7 @@ def gpt_backward(
     grad: tuple[Array, Array | None], tokens: Array, targets: Array | None = None, *, weights: Weights, config: Any
 ) -> tuple[None, Weights]:
     """∂ of each weight; no floating input.  `grad` is that of logits and loss."""
-    streams = _streams(tokens, weights, config)
+    streams = _streams(tokens, weights, config, np.arange(tokens.shape[1]))
     u = _norm(streams[-1], weights, "norm")
     g = grad[0]
     if targets is not None and grad[1] is not None:
@@ -119,13 +142,13 @@ def gpt_backward(
     return None, found
 
 
-def _streams(tokens: Array, weights: Weights, config: Any) -> list[Array]:
+def _streams(tokens: Array, weights: Weights, config: Any, places: Array, mask: Array | None = None) -> list[Array]:
     """The residual stream before each block, and after the last."""
-    x = weights["token_embedding.weight"][tokens] + weights["position_embedding.weight"][: tokens.shape[1]]
+    x = weights["token_embedding.weight"][tokens] + weights["position_embedding.weight"][places]
     found = [x]
     for i in range(config.n_layer):
         own = _inside(weights, f"blocks.{i}.")
-        found.append(block(found[-1], weights=own, d_model=config.n_embd, n_heads=config.n_head))
+        found.append(block(found[-1], weights=own, d_model=config.n_embd, n_heads=config.n_head, mask=mask))
     return found
 
 

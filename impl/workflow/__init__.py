@@ -1,0 +1,8 @@
+"""The work itself: sheets, notes and what they are checked by."""
+
+from __future__ import annotations
+
+from impl.workflow.formulas import Formula, formula_sheet
+from impl.workflow.papers import Question, ReadingLog, reading_log
+
+__all__ = ["Formula", "Question", "ReadingLog", "formula_sheet", "reading_log"]

@@ -1,0 +1,136 @@
+"""The GPT from elementary operations: its reference needs no ready-made module, and the implementation no package."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spec.sprint1.metrics_runs import output
+from touchstone import checks, proves, subject
+
+PACKAGES = {"transformers", "peft", "tokenizers"}
+
+pytestmark = subject("models.GPT", "models.GPTConfig")
+
+#: In a process where torch's ready-made parts raise: build from given weights, train by plain descent, generate.
+FROM_ELEMENTS = """
+import json, sys
+from types import SimpleNamespace
+import numpy as np
+import torch
+from torch import nn
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("a ready-made part was used")
+
+parts = [name for name in dir(nn) if name.startswith("Transformer")]
+parts += ["MultiheadAttention", "LayerNorm", "GELU", "Embedding", "Linear"]
+for name in parts:
+    setattr(nn, name, forbidden)
+functions = ["scaled_dot_product_attention", "multi_head_attention_forward", "layer_norm", "gelu", "embedding"]
+functions += ["linear"]
+for name in functions:
+    setattr(nn.functional, name, forbidden)
+for name in ("Linear", "Embedding"):
+    try:
+        getattr(nn, name)(2, 2)
+    except AssertionError:
+        continue
+    raise SystemExit(f"nn.{name} still works")
+
+from reference.models import gpt, gpt_backward
+sent = json.load(open(sys.argv[1]))
+weights = {name: np.array(value) for name, value in sent["weights"].items()}
+config = SimpleNamespace(**sent["config"])
+tokens, targets = np.array(sent["tokens"]), np.array(sent["targets"])
+losses = []
+for _ in range(60):
+    logits, loss = gpt(tokens, targets, weights=weights, config=config)
+    losses.append(float(loss))
+    one = np.zeros_like(logits), np.ones_like(loss)
+    _, gradients = gpt_backward(one, tokens, targets, weights=weights, config=config)
+    weights = {name: value - 0.5 * gradients[name] for name, value in weights.items()}
+text = tokens[:1, :2]
+while text.shape[1] < config.block_size:
+    logits, _ = gpt(text, weights=weights, config=config)
+    text = np.concatenate([text, logits[:, -1:].argmax(axis=-1)], axis=1)
+print(json.dumps({"losses": losses, "text": text.tolist()}))
+"""
+
+
+@proves("karpathy/week08/no-black-boxes#property")
+@checks("oracle", "gradient", "purity")
+@pytest.mark.process
+def test_the_reference_trains_and_generates_without_ready_made_parts(impl, draw, seed, tmp_path):
+    """The same model: its first loss is the implementation's.  Learnt by heart, it says what it was taught."""
+    torch.manual_seed(seed)
+    config = impl.models.GPTConfig(11, 8, 2, 2, 16)
+    model = impl.models.GPT(config).double()
+    row = draw.permutation(9)
+    tokens, targets = row[None, :-1], row[None, 1:]
+    sent = {
+        "weights": {name: value.tolist() for name, value in model.named_parameters()},
+        "config": vars(config),
+        "tokens": tokens.tolist(),
+        "targets": targets.tolist(),
+    }
+    (tmp_path / "sent.json").write_text(json.dumps(sent))
+    found = json.loads(output(FROM_ELEMENTS, str(tmp_path / "sent.json")))
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    for step, loss in enumerate(found["losses"][:5]):  # five updates, so that gradients are compared too
+        own = model(tokens, targets)[1]
+        assert abs(own.item() / loss - 1) <= 1e-9, f"update {step}"
+        optimizer.zero_grad()
+        own.backward()
+        optimizer.step()
+    assert found["losses"][-1] < 0.05 < 1.0 < found["losses"][0]
+    assert found["text"] == tokens.tolist()
+
+
+def imported(source):
+    """Top packages that a module names in an import, by a statement or by a call with the name as a string."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            words = [
+                one.value
+                for one in [*node.args, *(word.value for word in node.keywords)]
+                if isinstance(one, ast.Constant)
+            ]
+            if called in {"import_module", "__import__", "find_spec", "exec", "eval", "run_module", "LazyLoader"}:
+                found |= {part for word in words if isinstance(word, str) for part in word.replace(".", " ").split()}
+    return found
+
+
+@proves("karpathy/week08/no-black-boxes#property-2")
+@checks("purity")
+@subject("models.GPT")
+def test_the_implementation_imports_no_such_package(impl):
+    """Every file of the layer that has the GPT, statements and dynamic imports; and the scan finds what it must."""
+    top = impl.models.GPT.__module__.split(".")[0]
+    root = Path(sys.modules[top].__file__).parent
+    files = sorted(root.rglob("*.py"))
+    assert Path(sys.modules[impl.models.GPT.__module__].__file__) in files
+    guilty = {path.relative_to(root).as_posix(): imported(path.read_text()) & PACKAGES for path in files}
+    assert {name: packages for name, packages in guilty.items() if packages} == {}
+    for line in (
+        "import transformers.models as m", "from peft import LoraConfig",
+        "def f():\n    from tokenizers import Tokenizer",
+        "import_module('transformers')", "importlib.import_module(name='peft.utils')", "__import__('tokenizers')",
+        "exec('import transformers')",
+    ):  # fmt: skip
+        assert imported(line) & PACKAGES, line
+    assert (
+        not imported("from impl.tokenizers import CharTokenizer\nfrom .tokenizers import x\nname = 'transformers'")
+        & PACKAGES
+    )
