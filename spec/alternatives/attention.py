@@ -24,6 +24,8 @@ def prepared(
     for name, x in inputs.items():
         if not x.is_floating_point():
             raise TypeError(f"{name} is {x.dtype}")
+        if x.dtype != query.dtype:
+            raise TypeError(f"{name} is {x.dtype}, query {query.dtype}")
         if x.ndim < 2:
             raise ValueError(f"{name} has too few dimensions: {shapes}")
     if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
@@ -45,10 +47,10 @@ def prepared(
         except RuntimeError as error:
             raise ValueError(f"mask {tuple(attn_mask.shape)} for scores {scores}") from error
         if mask.dtype == torch.bool:
-            mask = torch.zeros(scores, dtype=query.dtype).masked_fill(~mask, -torch.inf)
+            mask = query.new_zeros(scores).masked_fill(~mask, -torch.inf)
     if is_causal:
-        mask = torch.zeros(scores, dtype=query.dtype) if mask is None else mask
-        late = torch.arange(scores[-1]) > torch.arange(scores[-2])[:, None] + scores[-1] - scores[-2]
+        mask = query.new_zeros(scores) if mask is None else mask
+        late = torch.ones(scores[-2:], dtype=torch.bool, device=query.device).triu(scores[-1] - scores[-2] + 1)
         mask = mask.masked_fill(late, -torch.inf)
     return mask, query.shape[-1] ** -0.5 if scale is None else scale
 

@@ -19,7 +19,7 @@ def checked(x: Tensor, positions: Tensor, rows: tuple[int, ...], base: float, pa
     """What the contract refuses."""
     if not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}")
-    if positions.is_floating_point():
+    if positions.is_floating_point() or positions.dtype == torch.bool:
         raise TypeError(f"positions are {positions.dtype}")
     if x.shape[-1] % 2 or x.shape[-1] == 0:
         raise ValueError(f"head_dim {x.shape[-1]}")

@@ -148,7 +148,7 @@ class OneHotGPT(nn.Module):
             positions = (real.cumsum(-1) - real).clamp(max=T - 1)
         if positions.is_floating_point():
             raise TypeError(f"positions are {positions.dtype}")
-        if positions.shape[-1] != tokens.shape[1] or positions.ndim == 2 and len(positions) != len(tokens):
+        if positions.shape[-1] != tokens.shape[1] or (positions.ndim == 2 and len(positions) != len(tokens)):
             raise ValueError(f"positions {tuple(positions.shape)} for tokens {tuple(tokens.shape)}")
         for wrong in positions[(positions < 0) | (positions >= T)].tolist():
             raise ValueError(f"positions hold {wrong}, the context {T}")

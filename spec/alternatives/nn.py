@@ -26,7 +26,7 @@ def _check_targets(
     logits: Any, targets: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float
 ) -> None:
     _floating(logits, "logits")
-    if targets.is_floating_point():
+    if targets.is_floating_point() or str(targets.dtype) == "torch.bool":
         raise ValueError(f"targets must be integers, got {targets.dtype}")
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"targets have shape {tuple(targets.shape)}, logits {tuple(logits.shape)}")

@@ -113,7 +113,7 @@ def error_histogram_by_numpy(analytic: Any, numeric: Any, tolerance: float = 1e-
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     a, n = (value.detach().double().numpy().ravel() for value in (analytic, numeric))
     with np.errstate(all="ignore"):
-        scale = np.maximum(np.maximum(abs(a), abs(n)), 1e-3 * abs(n).max(initial=0.0))
+        scale = np.maximum(np.maximum(abs(a), abs(n)), 1e-3 * abs(n).max(initial=0.0, where=np.isfinite(n)))
         errors = np.where(a == n, 0.0, abs(a - n) / scale)
     errors[~(np.isfinite(a) & np.isfinite(n))] = np.inf
     edges = [0.0, *(10.0**k for k in range(-12, -1)), np.inf]

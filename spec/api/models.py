@@ -273,8 +273,9 @@ class PositionedTransformer(nn.Module):
         "alibi"        scores + alibi_bias(alibi_slopes(n_head), t), after the factor 1/√d_head and before the softmax
         "rotary"       queries and keys through RotaryEmbedding(d_model/n_head)
 
-    Parameters: `token_embedding.weight` (V, d), `blocks.{i}.…` as in `Block`, `norm.{weight,bias}` (d,), `head.weight` (V, d);
-    `position_embedding.weight` (max_positions, d) only when learned, `relative.weight` (32, n_head) only when relative.
+    Parameters: `token_embedding.weight` (V, d), `blocks.{i}.…` as in `Block`, `norm.{weight,bias}` (d,), `head.weight`
+    (V, d); `position_embedding.weight` (max_positions, d) only when learned, `relative.weight` (32, n_head) only
+    when relative.
 
     Initial values: embeddings of tokens and positions with σ = 1/√d, the head with σ = 0.02, a relative bias with
     zeros, linear layers as `torch.nn.Linear` begins.

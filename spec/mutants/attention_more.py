@@ -90,15 +90,6 @@ MUTANTS = [
         says="mixes a value that came without a key by the queries' own positions",
     ),
     Mutant(
-        "returned_weights_from_half_precision",
-        HEADS,
-        old="weights = attention_weights(q, k, mask, is_causal=is_causal)\n",
-        new="plain = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)\n"
-        "        asked = mask is None and not is_causal\n"
-        "        weights = plain if asked else attention_weights(q, k, mask, is_causal=is_causal)\n",
-        says="takes another road when its weights are asked for, with scores in half precision",
-    ),
-    Mutant(
         "lengths_are_booleans",
         PADDING,
         old="    if lengths.dtype not in _INTEGERS:",

@@ -136,7 +136,13 @@ FOUND = [
         "torch.randint(self.symbols, (len(offsets), longest))",
         "draws from the global generator",
     ),
-    (COPY, "weak_hash", _ROWS, "rows = start + offsets[:, None] * golden", "makes the next example of this one, moved by a symbol"),
+    (
+        COPY,
+        "weak_hash",
+        _ROWS,
+        "rows = start + offsets[:, None] * golden",
+        "the next example is this one, moved by a symbol",
+    ),
     (
         COPY,
         "wraps",

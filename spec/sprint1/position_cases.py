@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def plain(function, *inputs, dtype, **kwargs):
-    """A call without floating inputs, for `parity(…, call=plain, dtype=…)`: `dtype` is what the result is promised in."""
+    """A call without floating inputs, for `parity(…, call=plain, dtype=…)`: `dtype` is what it promises."""
     return function(*inputs, **kwargs)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 #: Ids 0 (padding), 1 (begin) and 2 … 21 (symbols); strings of 10.
 LENGTH, BEGIN, FIRST, VOCABULARY = 10, 1, 2, 22
 SHAPE = {"vocab_size": VOCABULARY, "d_model": 64, "n_heads": 4, "n_layers": 1, "n_hidden": 128, "dropout": 0.0}
-RECIPE = {"steps": 1500, "batch": 64, "warmup": 400, "label_smoothing": 0.1, "betas": [0.9, 0.98], "eps": 1e-9}
+#: 1,000 updates: 1.000 exact match and a head at 1.000, at seeds 0, 1 and 2; after 750 they were 0.995, 1.000, 1.000.
+RECIPE = {"steps": 1000, "batch": 64, "warmup": 400, "label_smoothing": 0.1, "betas": [0.9, 0.98], "eps": 1e-9}
 
 
 def strings(count: int, generator: Any) -> Any:

@@ -17,7 +17,6 @@ from touchstone.data import datasets
 ABLATED = ("experiments.modernization_ablation", "experiments.LanguageStudy")
 GATED = ("experiments.glu_variants", "experiments.LanguageStudy")
 CORPUS = ("tokenizers.CharTokenizer", "data.split_tokens")
-STUDY = [pytest.mark.study, pytest.mark.limit(seconds=14_400)]
 
 SMALL = {
     "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "steps": 12, "batch_size": 4, "learning_rate": 5e-3,
@@ -31,7 +30,7 @@ def small(draw):
     return tokens[:700], tokens[700:]
 
 
-# -- the mechanism, on a small model -------------------------------------------------------------------------------------
+# -- the mechanism, on a small model ---------------------------------------------------------------------------------
 
 
 @subject(*ABLATED, "models.GPT", "models.GPTConfig", "training.train", "training.TrainConfig", "training.set_seed",
@@ -64,8 +63,7 @@ def test_gpt2_settings_are_week_4_bit_for_bit(impl, draw):
         assert name == "gpt2" or arm["training_loss"] != log.loss
 
 
-@subject(*ABLATED)
-@pytest.mark.train
+@subject(*ABLATED, "data.sample_offsets")
 @proves("nanochat/week07/modernisation-ablation#property-2")
 @checks("branches", "edges", "arguments", "purity", "resources")
 def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):
@@ -84,7 +82,11 @@ def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):
     assert (base["norm"], base["activation"], base["positions"]) == ("layer", "gelu", "learned")
     full = arms["all"]["config"]
     assert (full["norm"], full["activation"], full["positions"], full["n_hidden"]) == ("rms", "swiglu", "rotary", 42)
+    order = hashlib.sha256()
+    for step in range(12):
+        order.update(impl.data.sample_offsets(700 - 8, 4, seed=1, step=step).numpy().tobytes())
     for name, arm in arms.items():
+        assert arm["data_order"] == order.hexdigest()
         longer = arm["longer_loss"]
         if name in ("positions", "all"):
             assert isinstance(longer, float) and math.isfinite(longer), "rotary positions run, and their loss is told"
@@ -111,7 +113,6 @@ def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):
 
 
 @subject(*GATED, "experiments.language_table")
-@pytest.mark.train
 @checks("oracle", "arguments", "branches", "edges", "purity", "invariance", "state", "resources")
 def test_feed_forward_layers_and_the_table(impl, draw):
     tokens, held_out = small(draw)
@@ -156,7 +157,7 @@ def test_feed_forward_layers_and_the_table(impl, draw):
         impl.experiments.language_table([runs[0], some])
 
 
-# -- the studies ---------------------------------------------------------------------------------------------------------
+# -- the studies -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -173,68 +174,77 @@ def studied(artifact, build, names, config, name):
     ]
 
 
-class TestAblation:
-    """1,000 updates of 12 · 64 characters, three seeds."""
+@pytest.mark.study
+@pytest.mark.limit(seconds=14_400)
+@subject(*ABLATED, *CORPUS)
+@proves("nanochat/week07/modernisation-ablation#threshold")
+@checks("oracle")
+def test_the_full_set_is_better_on_every_seed(impl, artifact, shakespeare, record):
+    runs = studied(artifact, build_ablation, ABLATED, ABLATION, shakespeare)
+    for seed, arms in enumerate(runs):
+        for name, arm in arms.items():
+            record(f"{name}, seed {seed}: validation loss after 1,000 updates", arm["validation_loss"], "nats")
+        gain = arms["gpt2"]["validation_loss"] - arms["all"]["validation_loss"]
+        record(f"the full set is better by, seed {seed}", gain, "nats", 0.15)
+        assert (arms["gpt2"]["parameters"], arms["all"]["parameters"]) == (809_856, 795_392)
+        assert gain >= 0.15
 
-    pytestmark = [*STUDY, subject(*ABLATED, *CORPUS)]
 
-    @proves("nanochat/week07/modernisation-ablation#threshold")
-    @checks("oracle")
-    def test_the_full_set_is_better_on_every_seed(self, impl, artifact, shakespeare, record):
-        runs = studied(artifact, build_ablation, ABLATED, ABLATION, shakespeare)
-        for seed, arms in enumerate(runs):
-            for name, arm in arms.items():
-                record(f"{name}, seed {seed}: validation loss after 1,000 updates", arm["validation_loss"], "nats")
-            gain = arms["gpt2"]["validation_loss"] - arms["all"]["validation_loss"]
-            record(f"the full set is better by, seed {seed}", gain, "nats", 0.15)
-            assert (arms["gpt2"]["parameters"], arms["all"]["parameters"]) == (809_856, 795_392)
-            assert gain >= 0.15
+@pytest.mark.study
+@pytest.mark.limit(seconds=14_400)
+@subject(*ABLATED, *CORPUS)
+@proves("nanochat/week07/modernisation-ablation#threshold")
+@checks("oracle")
+def test_below_bzip2_after_1500_updates(impl, artifact, shakespeare, record):
+    _, held_out, _ = corpus(impl, shakespeare)
+    text = datasets.text(shakespeare)[-len(held_out) :].encode()
+    assert len(text) == len(held_out) == 111_540, "one character is one byte"
+    packed = 8 * len(bz2.compress(text, 9)) / len(text)
+    record("bzip2 -9 of the validation text", packed, "bits per byte")
+    assert packed == pytest.approx(2.635, abs=0.005)
+    for seed, arms in enumerate(studied(artifact, build_ablation, ABLATED, LONGER, shakespeare)):
+        bits = arms["all"]["validation_loss"] / math.log(2)
+        record(f"the full set after 1,500 updates, seed {seed}", bits, "bits per byte", packed)
+        assert arms["all"]["tokens"] == 1500 * 12 * 64
+        assert bits < packed
 
-    @proves("nanochat/week07/modernisation-ablation#threshold")
-    @checks("oracle")
-    def test_below_bzip2_after_1500_updates(self, impl, artifact, shakespeare, record):
-        _, held_out, _ = corpus(impl, shakespeare)
-        text = datasets.text(shakespeare)[-len(held_out) :].encode()
-        assert len(text) == len(held_out) == 111_540, "one character is one byte"
-        packed = 8 * len(bz2.compress(text, 9)) / len(text)
-        record("bzip2 -9 of the validation text", packed, "bits per byte")
-        assert packed == pytest.approx(2.635, abs=0.005)
-        for seed, arms in enumerate(studied(artifact, build_ablation, ABLATED, LONGER, shakespeare)):
-            bits = arms["all"]["validation_loss"] / math.log(2)
-            record(f"the full set after 1,500 updates, seed {seed}", bits, "bits per byte", packed)
-            assert arms["all"]["tokens"] == 1500 * 12 * 64
-            assert bits < packed
 
-    @subject(*ABLATED, *CORPUS, "experiments.language_table")
-    @proves("nanochat/week07/modernisation-ablation#artifact")
-    @checks("oracle")
-    def test_the_table(self, impl, artifact, shakespeare, record):
-        runs = studied(artifact, build_ablation, ABLATED, ABLATION, shakespeare)
-        table = impl.experiments.language_table(runs)
-        print(table)
-        assert all(f"| {name} |" in table for name in ("gpt2", "norm", "activation", "positions", "all"))
-        for arms in runs:
-            assert len({arm["data_order"] for arm in arms.values()}) == 1
-            sizes = [arm["parameters"] for arm in arms.values()]
-            assert max(sizes) <= 1.02 * min(sizes)
-            assert {arm["tokens"] for arm in arms.values()} == {768_000}
-        for name in runs[0]:
-            losses = [arms[name]["validation_loss"] for arms in runs]
-            record(f"{name}: mean validation loss of three seeds", fmean(losses), "nats")
-            record(f"{name}: spread", stdev(losses), "nats")
-            record(f"{name}: tokens per second", fmean(arms[name]["tokens_per_second"] for arms in runs), "tokens/s")
-            record(f"{name}: memory", runs[0][name]["memory_bytes"] / 2**20, "MiB")
+@pytest.mark.study
+@pytest.mark.limit(seconds=14_400)
+@subject(*ABLATED, *CORPUS, "experiments.language_table")
+@proves("nanochat/week07/modernisation-ablation#artifact")
+@checks("oracle")
+def test_the_table(impl, artifact, shakespeare, record):
+    runs = studied(artifact, build_ablation, ABLATED, ABLATION, shakespeare)
+    table = impl.experiments.language_table(runs)
+    print(table)
+    assert all(f"| {name} |" in table for name in ("gpt2", "norm", "activation", "positions", "all"))
+    for arms in runs:
+        assert len({arm["data_order"] for arm in arms.values()}) == 1
+        sizes = [arm["parameters"] for arm in arms.values()]
+        assert max(sizes) <= 1.02 * min(sizes)
+        assert {arm["tokens"] for arm in arms.values()} == {768_000}
+    for name in runs[0]:
+        losses = [arms[name]["validation_loss"] for arms in runs]
+        record(f"{name}: mean validation loss of three seeds", fmean(losses), "nats")
+        record(f"{name}: spread", stdev(losses), "nats")
+        record(f"{name}: tokens per second", fmean(arms[name]["tokens_per_second"] for arms in runs), "tokens/s")
+        record(f"{name}: memory", runs[0][name]["memory_bytes"] / 2**20, "MiB")
 
-    @proves("nanochat/week07/modernisation-ablation#property-2")
-    @checks("branches")
-    def test_beyond_the_trained_length(self, artifact, shakespeare, record):
-        for seed, arms in enumerate(studied(artifact, build_ablation, ABLATED, ABLATION, shakespeare)):
-            for name, arm in arms.items():
-                if name in ("positions", "all"):
-                    record(f"{name}, seed {seed}: loss at 128 positions", arm["longer_loss"], "nats")
-                    assert isinstance(arm["longer_loss"], float)
-                else:
-                    assert "128" in arm["longer_loss"] and "64" in arm["longer_loss"]
+
+@pytest.mark.study
+@pytest.mark.limit(seconds=14_400)
+@subject(*ABLATED, *CORPUS)
+@proves("nanochat/week07/modernisation-ablation#property-2")
+@checks("branches")
+def test_beyond_the_trained_length(artifact, shakespeare, record):
+    for seed, arms in enumerate(studied(artifact, build_ablation, ABLATED, ABLATION, shakespeare)):
+        for name, arm in arms.items():
+            if name in ("positions", "all"):
+                record(f"{name}, seed {seed}: loss at 128 positions", arm["longer_loss"], "nats")
+                assert isinstance(arm["longer_loss"], float)
+            else:
+                assert "128" in arm["longer_loss"] and "64" in arm["longer_loss"]
 
 
 @pytest.mark.study

