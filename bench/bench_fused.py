@@ -8,10 +8,13 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+import pytest
 import torch
 
 from spec.sprint1.fused_cases import GELU, MLP, NORM, composed, operands, outputs, unfused
 from touchstone import NotMeasured, race
+
+pytestmark = pytest.mark.limit(seconds=900)  # a busy machine compiles slowly
 
 SHAPES = [(512, 256), (4096, 1024)]
 MLP_SHAPES = [(512, 256), (4096, 256)]

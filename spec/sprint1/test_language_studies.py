@@ -69,8 +69,10 @@ def test_gpt2_settings_are_week_4_bit_for_bit(impl, draw):
 def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):
     tokens, held_out = small(draw)
     study, said = impl.experiments.LanguageStudy(**SMALL), []
+    state = torch.get_rng_state()
     arms = impl.experiments.modernization_ablation(study, tokens, held_out, 9, seed=1, progress=said.append)
     assert list(arms) == ["gpt2", "norm", "activation", "positions", "all"] and len(said) == 5
+    assert torch.equal(state, torch.get_rng_state())
     base = arms["gpt2"]["config"]
     changed = {
         name: {field for field, value in arm["config"].items() if value != base[field]} for name, arm in arms.items()
@@ -100,6 +102,9 @@ def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):
         assert {k: v for k, v in arm.items() if k != "tokens_per_second"} == {
             k: v for k, v in arms[name].items() if k != "tokens_per_second"
         }
+    other = impl.experiments.modernization_ablation(study, tokens, held_out.flip(0), 9, seed=1, arms=["all"])["all"]
+    assert other["training_loss"] == arms["all"]["training_loss"]
+    assert other["validation_loss"] != arms["all"]["validation_loss"], "what is held out decides the validation alone"
     twice = impl.experiments.LanguageStudy(**{**SMALL, "batch_size": 8})
     more = impl.experiments.modernization_ablation(twice, tokens, held_out, 9, seed=1, arms=["all"])["all"]
     kept = [arm["memory_bytes"] - 16 * arm["parameters"] for arm in (arms["all"], more)]

@@ -309,7 +309,12 @@ def test_shapes_and_flops_are_those_of_the_derivation(impl, draw):
         assert weights.shape == shape["weights = softmax(Q Kᵀ / √(d/h))"]
         assert output.shape == shape["output"]
         d = sizes["d"]
-        assert counter.get_total_flops() == _value(FLOPS, sizes) == 8 * b * s * d**2 + 4 * b * s**2 * d
+        assert _value(FLOPS, sizes) == 8 * b * s * d**2 + 4 * b * s**2 * d
+        assert counter.get_total_flops() <= _value(FLOPS, sizes)
+        if (
+            min(b, s, h, width) > 1
+        ):  # the counter sees products of matrices; with a side of 1 they may be something else
+            assert counter.get_total_flops() == _value(FLOPS, sizes)
 
 
 def _value(formula, sizes):
