@@ -40,8 +40,8 @@ def problems(source: str, *, test: bool) -> list[str]:
             clocks = [ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)]
             if any(clock.removeprefix("time.") in CLOCKS for clock in clocks if clock.startswith("time.")):
                 found.append(f"{line}: {node.name} judges by a clock; count work or race a peer")
-        everything = isinstance(node, ast.ExceptHandler) and (not node.type or ast.unparse(node.type) == "BaseException")
-        if everything and not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None):
+        whole = isinstance(node, ast.ExceptHandler) and (not node.type or ast.unparse(node.type) == "BaseException")
+        if whole and not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None):
             found.append(f"{line}: a bare except swallows todo and not measured")
         if isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant):
             found.append(f"{line}: an assertion of a constant cannot fail")
