@@ -80,9 +80,9 @@ KERNELS = [
 COMPILED = [
     (
         "too_much_shared",
-        "    if capability < 80:\n        queries",
-        "    if False:\n        queries",
-        "tiles Turing as its successors: more shared memory than it has",
+        '    return {\n        "QUERY_TILE": queries,',
+        '    keys = 128\n    return {\n        "QUERY_TILE": queries,',
+        "takes 128 keys at once everywhere: more shared memory than Turing has",
     ),
     (
         "one_target",

@@ -11,7 +11,7 @@ from typing import Any
 #: Names that the builds of the synthetic tasks go through.
 ABLATION = ("experiments.position_ablation", "experiments.PositionAblation")
 
-#: Day 55 of the colab plan: an encoder of one block copies eight symbols.  Seeds 0, 1, 2: see the test.
+#: Day 55 of the colab plan: an encoder of one block copies eight symbols.
 COPY = {
     "task": "blanks", "symbols": 16, "lengths": [8, 8], "test_lengths": [8], "schemes": ["learned"],
     "n_layer": 1, "n_head": 4, "d_model": 32, "steps": 300, "batch_size": 32, "learning_rate": 5e-3, "warmup": 50,
@@ -27,7 +27,7 @@ ORDER = {
 }  # fmt: skip
 
 #: Day 9 of the sprints: lengths 4–24 of 16 symbols, two layers of width 64 and one head each, 1,200 updates.
-#: With one head ALiBi has the slope 2^−8 alone.  With four it has 1/4 too, and the order turns: FOUR_HEADS.
+#: With one head ALiBi has the slope 2^−8 alone; with four, whose slopes begin at 1/4, it keeps up: FOUR_HEADS.
 DAY9 = {
     "task": "copy", "symbols": 16, "lengths": [4, 24], "test_lengths": [8, 12, 24, 48],
     "schemes": ["rotary", "alibi", "none", "learned"],

@@ -178,7 +178,7 @@ def test_what_is_refused(impl, changes, named):
 @checks("oracle")
 @subject(*ABLATION)
 def test_three_seeds_learn_to_copy(impl, artifact, record):
-    """Held to 0.02 nats and 0.995; seeds 0, 1, 2 ended below 1e-3 with every symbol right."""
+    """Held to 0.02 nats and 0.995; seeds 0, 1, 2 ended at 4e-5 nats with every symbol right."""
     for seed in (0, 1, 2):
         arm = artifact(build, names=list(ABLATION), config=COPY, seed=seed).info["learned"]
         loss, accuracy = arm["tests"]["8"]["loss"], arm["tests"]["8"]["accuracy"]
@@ -194,7 +194,7 @@ def test_three_seeds_learn_to_copy(impl, artifact, record):
 @checks("oracle")
 @subject(*ABLATION)
 def test_without_positions_copying_stays_out_of_reach(impl, artifact, record):
-    """All blanks look alike, so at best the bag of source symbols is answered: 1.87 nats of 2.86 with seed 0."""
+    """All blanks look alike, so at best the bag of source symbols is answered: 1.82 nats with seed 0."""
     arm = artifact(build, names=list(ABLATION), config=BARE_COPY).info["none"]
     initial, final = arm["untrained"]["loss"], arm["tests"]["8"]["loss"]
     record("initial loss", initial, "nats", math.log(17))
@@ -250,7 +250,9 @@ def test_which_mark_is_first(impl, artifact, record):
 def test_copying_under_four_encodings(impl, artifact, record):
     """Two seeds; the table and the curve over lengths are made of what was measured.
 
-    With one head a layer.  With four, whose ALiBi slopes begin at 1/4, the order turns; those figures stand beside.
+    Seeds 0 and 1 gave, at length 12: rotary 0.963 and 0.968, alibi 0.511 and 0.596, none 0.399 and 0.420, learned 0.947
+    and 0.932, with one head a layer, whose ALiBi slope is 2^−8.  With four heads, whose slopes begin at 1/4, seed 0 gave
+    alibi 0.963 and rotary 0.973: the lead is one of few heads.  Those figures are recorded beside.
     """
     runs = [artifact(build, names=list(ABLATION), config=DAY9, seed=seed).info for seed in (0, 1)]
     print(impl.experiments.position_table(runs))
@@ -283,7 +285,7 @@ def test_copying_under_four_encodings(impl, artifact, record):
 @checks("oracle")
 @subject(*TEXT)
 def test_positions_pay_on_shakespeare(impl, artifact, dataset, record):
-    """Three seeds of nine runs: each of the two encodings is at least 0.1 nats better, under every seed."""
+    """Three seeds of three runs: each encoding is at least 0.1 nats better under every seed (0.227 to 0.269)."""
     dataset("shakespeare")
     gains = {"learned": [], "sinusoidal": []}
     for seed in (0, 1, 2):
