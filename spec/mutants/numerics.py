@@ -314,14 +314,14 @@ MUTANTS = [
     Mutant(
         "errors_without_floor",
         "numerics.error_histogram",
-        old="floor = 1e-3 * n.abs().max()",
+        old="floor = 1e-3 * n.abs().masked_fill(~n.isfinite(), 0.0).max()",
         new="floor = torch.zeros(())",
         says="divides by entries that are zero but for rounding, and fails right gradients",
     ),
     Mutant(
         "floor_of_one",
         "numerics.error_histogram",
-        old="floor = 1e-3 * n.abs().max()",
+        old="floor = 1e-3 * n.abs().masked_fill(~n.isfinite(), 0.0).max()",
         new="floor = torch.ones((), dtype=n.dtype)",
         says="has an absolute floor of 1: small gradients are never wrong",
     ),

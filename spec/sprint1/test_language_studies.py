@@ -63,7 +63,7 @@ def test_gpt2_settings_are_week_4_bit_for_bit(impl, draw):
         assert name == "gpt2" or arm["training_loss"] != log.loss
 
 
-@subject(*ABLATED, "data.sample_offsets")
+@subject(*ABLATED, uses=["data.sample_offsets"])
 @proves("nanochat/week07/modernisation-ablation#property-2")
 @checks("branches", "edges", "arguments", "purity", "resources")
 def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):

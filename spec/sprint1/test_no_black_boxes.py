@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -117,10 +115,10 @@ def imported(source):
 @subject("models.GPT")
 def test_the_implementation_imports_no_such_package(impl):
     """Every file of the layer that has the GPT, statements and dynamic imports; and the scan finds what it must."""
-    top = impl.models.GPT.__module__.split(".")[0]
-    root = Path(sys.modules[top].__file__).parent
+    impl.models.GPT  # noqa: B018 - a todo here is a todo
+    root = impl.home("models.GPT").root
     files = sorted(root.rglob("*.py"))
-    assert Path(sys.modules[impl.models.GPT.__module__].__file__) in files
+    assert any("GPT" in path.read_text() for path in files)
     guilty = {path.relative_to(root).as_posix(): imported(path.read_text()) & PACKAGES for path in files}
     assert {name: packages for name, packages in guilty.items() if packages} == {}
     for line in (

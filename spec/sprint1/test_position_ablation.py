@@ -250,9 +250,9 @@ def test_which_mark_is_first(impl, artifact, record):
 def test_copying_under_four_encodings(impl, artifact, record):
     """Two seeds; the table and the curve over lengths are made of what was measured.
 
-    Seeds 0 and 1 gave, at length 12: rotary 0.963 and 0.968, alibi 0.511 and 0.596, none 0.399 and 0.420, learned 0.947
-    and 0.932, with one head a layer, whose ALiBi slope is 2^−8.  With four heads, whose slopes begin at 1/4, seed 0 gave
-    alibi 0.963 and rotary 0.973: the lead is one of few heads.  Those figures are recorded beside.
+    Seeds 0 and 1 gave at length 12: rotary 0.963 and 0.968, alibi 0.511 and 0.596, none 0.399 and 0.420, learned 0.947
+    and 0.932.  That is with one head a layer, whose ALiBi slope is 2^−8; with four, whose slopes begin at 1/4, seed 0
+    gave alibi 0.963 and rotary 0.973: the lead is one of few heads.  Those figures are recorded beside.
     """
     runs = [artifact(build, names=list(ABLATION), config=DAY9, seed=seed).info for seed in (0, 1)]
     print(impl.experiments.position_table(runs))

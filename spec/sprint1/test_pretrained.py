@@ -208,7 +208,7 @@ def test_a_sharded_llama_equals_transformers(dtype, within, impl, needs, draw, t
 
 
 @BOTH
-@subject("models.load_pretrained", "models.save_pretrained", "models.Llama", "models.LlamaConfig")
+@subject("models.load_pretrained", "models.save_pretrained", uses=["models.Llama", "models.LlamaConfig"])
 @proves("colab/day075/llama-model#parity")
 @checks("invariance", "branches", "arguments")
 def test_interleaved_pairs_are_written_as_halves(impl, needs, draw, tmp_path):

@@ -249,7 +249,7 @@ def test_what_is_loaded_is_a_model_of_its_own(impl, needs, draw, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "generation_config.json", file.name]
 
 
-@subject("models.save_pretrained", "models.Llama", "models.LlamaConfig", "models.GPT", "models.GPTConfig")
+@subject("models.save_pretrained", uses=["models.Llama", "models.LlamaConfig", "models.GPT", "models.GPTConfig"])
 @checks("edges", "branches", "arguments")
 def test_what_transformers_does_not_have_is_not_saved(impl, tmp_path):
     shape = {"vocab_size": 9, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8, "n_hidden": 12}

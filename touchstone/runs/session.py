@@ -75,10 +75,13 @@ class Touchstone:
             if path.parent == spec and path.name in {row.chapter for row in self._rows()}:
                 chapters.append(path.name)
                 extended.append(str(spec))
+            elif self.config.option.mutants and path.is_relative_to(spec) and path != spec:
+                plain.append(str(path))  # a mutant of a name checked here is held to all checks of that name
+                extended.append(str(spec))
             else:
                 plain.append(str(path))
                 extended.append(argument)
-        if not chapters:
+        if str(spec) not in extended:
             return None
         self.config.args[:] = list(dict.fromkeys(extended))
         return {"chapters": chapters, "paths": plain}
