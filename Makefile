@@ -48,7 +48,7 @@ instrument: setup  ## the instrument's own tests
 	$(PYTEST) touchstone/tests
 
 spec: setup
-	$(PYTEST) spec --impl $(IMPL) --todo-fails -m "fast or process or train"
+	$(PYTEST) spec --impl $(IMPL) --todo-fails -m "not study"
 
 spec-quick: setup
 	$(PYTEST) spec --impl $(IMPL) -m "not study"

@@ -184,7 +184,6 @@ def test_an_error_is_passed_on_and_leaves_no_record(impl, tmp_path):
         }  # fmt: skip
 
 
-@proves("colab/day031/device-timing#property")
 @checks("oracle", "resources")
 @pytest.mark.gpu
 def test_a_real_gpu_is_waited_for(impl, needs, draw, record):

@@ -200,7 +200,6 @@ def test_devices_that_have_no_meter(impl):
 
 @MEMORY
 @pytest.mark.gpu
-@proves("sprints/day002/throughput-report#budget")
 @checks("oracle", "resources")
 def test_the_peak_on_a_gpu(impl):
     with impl.training.PeakMemory("cuda") as meter:
