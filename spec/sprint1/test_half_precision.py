@@ -20,7 +20,11 @@ pytestmark = subject(FLASH)
 @checks("oracle", "dtype", "magnitude")
 @subject(FLASH, uses=[ATTENTION, ROUNDOFF])
 def test_the_error_is_a_few_unit_roundoffs(impl, oracle, draw, record):
-    """The same inputs in both types: numbers of 8 bits, which both have."""
+    """The same inputs in both types: numbers of 8 bits, which both have.
+
+    The ratio is of root mean squares.  Largest errors are those of the few results in the top binade: over 60 seeds
+    their ratio went from 4.07 to 15.9, and the 4 and 16 of the line would at times refuse what is right.
+    """
     q, k, v = (draw.normal(2, 1024, 64, dtype="bfloat16") for _ in range(3))
     v[v.abs() < 1e-3] = 0.5  # below 6e-5 float16 has fewer bits
     for name, is_causal in (
@@ -31,16 +35,17 @@ def test_the_error_is_a_few_unit_roundoffs(impl, oracle, draw, record):
         want = oracle.attention.scaled_dot_product_attention(
             *(x.double().numpy() for x in (q, k, v)), is_causal=is_causal
         )
-        errors = {}
+        squares = {}
         for dtype in HALF:
             got = getattr(impl.attention, name)(*(x.to(dtype) for x in (q, k, v)), is_causal=is_causal)
             assert got.dtype == dtype
-            errors[dtype] = float((got.double() - torch.from_numpy(want)).abs().max())
+            difference = (got.double() - torch.from_numpy(want)).abs()
+            squares[dtype] = float(difference.square().mean())
             allowed = 4 * impl.numerics.roundoff(dtype) * float(v.abs().max())
-            record(f"{name} {dtype} error", errors[dtype], "", allowed)
-            assert errors[dtype] <= allowed
-        ratio = errors[torch.bfloat16] / errors[torch.float16]
-        record(f"{name} error of bfloat16 over float16", ratio)
+            record(f"{name} {dtype} error, causal {is_causal}", float(difference.max()), "", allowed)
+            assert difference.max() <= allowed
+        ratio = (squares[torch.bfloat16] / squares[torch.float16]) ** 0.5
+        record(f"{name} error of bfloat16 over float16, causal {is_causal}", ratio)
         assert 4 <= ratio <= 16
 
 

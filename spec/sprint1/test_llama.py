@@ -305,6 +305,12 @@ def test_dropout_only_in_training(impl, draw):
         one |= {name: torch.zeros_like(v) for name, v in one.items() if name.endswith(quiet.replace("weight", "bias"))}
         silenced = model(impl, one, dropout=0.5, bias=True).train()
         assert not torch.equal(silenced(tokens)[0], silenced(tokens)[0]), f"the branch besides {quiet} drops nothing"
+        # Its output is dropped number by number: half of what the first block adds to nothing is nothing.
+        seen = []
+        silenced.blocks[0].register_forward_hook(lambda block, given, result, seen=seen: seen.append(result))
+        for _ in range(8):
+            silenced(tokens)
+        assert 0.4 < (torch.stack(seen) == 0).double().mean().item() < 0.6, f"the branch besides {quiet}"
 
 
 @checks("branches", "gradient")

@@ -145,6 +145,15 @@ def test_split_refuses(impl):
 
 
 @SAMPLE
+@checks("oracle")
+def test_offsets_are_drawn_with_replacement(impl):
+    """10 of 10 are 10 (1 − 0.9¹⁰) = 6.51 different ones on average, 10 without replacement.  The mean of 2,000 batches
+    has a standard error of 0.022: 0.15 is nearly seven of them, and the seeds are fixed."""
+    found = [len(set(impl.data.sample_offsets(10, 10, seed=3, step=step).tolist())) for step in range(2_000)]
+    assert abs(sum(found) / len(found) - 10 * (1 - 0.9**10)) < 0.15
+
+
+@SAMPLE
 @proves("sprints/day007/corpus-loader#property-2")
 @checks("oracle", "edges")
 @pytest.mark.parametrize("starts", [40, 2])
