@@ -200,12 +200,12 @@ def test_padding_on_the_left_and_given_positions(impl, draw):
         padded = torch.cat([draw.integers(0, vocabulary, 2, 1), tokens], dim=1)
         real = torch.tensor([[False, True, True, True, True]] * 2)
         assert (gpt(padded, padding_mask=real)[0][:, 1:] - alone).abs().max() <= 1e-10
-        chosen = torch.tensor([2, 0, 3, 1])
+        chosen = torch.arange(2, 6)  # a later stretch: transformers takes a gap for the start of another text
         moved = gpt(tokens, positions=chosen)[0]
         assert (moved - alone).abs().max() > 1e-3
         rows = gpt.position_embedding.weight.clone()
         gpt.position_embedding.weight[:4] = rows[chosen]
-        assert places >= 5 and (gpt(tokens)[0] - moved).abs().max() <= 1e-10
+        assert places >= 6 and (gpt(tokens)[0] - moved).abs().max() <= 1e-10
 
 
 @subject("models.GPT", "models.GPTConfig")
