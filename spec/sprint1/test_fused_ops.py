@@ -22,6 +22,11 @@ def options_of(name, form):
     return {} if name == NORM else {"approximate": form}
 
 
+def one_number(dtype, width=1):
+    """The smallest shape, in float64: one number alone may be all rounding in less, and shows nothing."""
+    return [((1, 1), width)] if dtype == "float64" else []
+
+
 # -- parity ------------------------------------------------------------------------------------------------------------
 
 
@@ -31,7 +36,7 @@ def options_of(name, form):
 @pytest.mark.parametrize("form", ["none", "tanh"])
 def test_bias_gelu_equals_the_oracle(parity, draw, form):
     for dtype in DTYPES:
-        for batch, width in (((2, 5), 6), ((), 9), ((700,), 3), ((1, 1), 1)):
+        for batch, width in (((2, 5), 6), ((), 9), ((700,), 3), *one_number(dtype)):
             inputs = operands(draw, GELU, batch, width, dtype)
             parity(GELU, *inputs, form, gradients=True, upcast=True, within={"float64": 1e-12})
     x, bias = operands(draw, GELU, (4,), 6)
@@ -44,7 +49,8 @@ def test_bias_gelu_equals_the_oracle(parity, draw, form):
 @subject(NORM)
 def test_add_layer_norm_equals_the_oracle(parity, draw):
     for dtype in DTYPES:
-        for batch, width in (((2, 5), 6), ((), 9), ((60,), 3), ((1, 1), 2)):
+        # Wide rows: a narrow one may be nearly constant, and then half precision shows nothing.
+        for batch, width in (((2, 5), 24), ((), 33), ((60,), 16), *one_number(dtype, 2)):
             inputs = operands(draw, NORM, batch, width, dtype)
             parity(NORM, *inputs, gradients=True, within={"float64": 1e-12})
             parity(NORM, *inputs, 0.1, gradients=True, within={"float64": 1e-12})
@@ -62,7 +68,7 @@ def test_add_layer_norm_equals_the_oracle(parity, draw):
 def test_mlp_equals_the_oracle(parity, draw, form):
     """Also of more rows than a panel may have, and not a multiple of one."""
     for dtype in DTYPES[:3]:
-        for batch, width in (((2, 5), 6), ((), 9), ((1, 1), 1)):
+        for batch, width in (((2, 5), 6), ((), 9), *one_number(dtype)):
             inputs = operands(draw, MLP, batch, width, dtype)
             parity(MLP, *inputs, form, gradients=True, within={"float64": 1e-12})
     for rows in (512, 1300):

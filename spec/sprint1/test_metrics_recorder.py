@@ -116,7 +116,8 @@ def test_sigkill_loses_at_most_one_record(impl, draw, tmp_path):
         process = launch(ENDLESS, impl.label, str(path), str(resume + 1), "", str(resume) if resume else "")
         said = [int(process.stdout.readline() or 0) for _ in range(kill_after)]
         process.kill()
-        said += [int(line) for line in process.communicate()[0].split("\n")[:-1]]
+        said += [int(line) for line in process.stdout.read().split("\n")[:-1]]  # communicate() drops what is buffered
+        process.communicate()
         assert said == list(range(resume + 1, resume + 1 + len(said)))
         found, _ = impl.training.read_metrics(path)
         assert [one["step"] for one in found] == list(range(1, len(found) + 1)), "no gap, no duplicate"
