@@ -16,7 +16,10 @@ _FORMULA = re.compile(r"- \$([^$]+)\$ is `([a-z]\w*\.[A-Za-z]\w*)`", re.ASCII)
 
 @dataclass(frozen=True)
 class Question:
-    """One entry of the register; `answer` and `evidence` are empty while it is open."""
+    """One entry of the register: `id`, `day`, `title`, `year`, `identifier`, `question` and `state`.
+
+    `answer` and `evidence` are empty while it is open.
+    """
 
     id: str
     day: int
@@ -31,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True)
 class ReadingLog:
-    """The register, and each formula of the notes with the name that implements it."""
+    """The register, as `questions`; and `formulas`, each formula of the notes with the name that implements it."""
 
     questions: tuple[Question, ...]
     formulas: tuple[tuple[str, str], ...]

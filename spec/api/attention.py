@@ -9,6 +9,8 @@ mask is added to the scaled scores, so −inf there means "may not attend".
 
 Precision, for everything in the room: the result has the dtype of the input.  float16 and bfloat16 are storage formats:
 scores, softmax and rotations are computed in float32 or better.
+
+What makes a tensor takes `device`, where the tensor is to lie; None means PyTorch's default.
 """
 
 from __future__ import annotations
@@ -58,6 +60,10 @@ def scaled_dot_product_attention(
         In float16 and bfloat16 the scores and the softmax are float32: the weights may be rounded once before they meet
         the values, the result is rounded once.
 
+    >>> query, value = torch.zeros(2, 4), torch.tensor([[2.0], [4.0]])  # all scores are equal
+    >>> scaled_dot_product_attention(query, query, value, is_causal=True).tolist()
+    [[2.0], [3.0]]
+
     Raises:
         ValueError: query and key differ in d_k; key and value differ in length; leading dimensions or the mask do not
             broadcast (the message holds both shapes); fewer than two dimensions; d_k = 0; a scale that is not finite.
@@ -77,7 +83,8 @@ def attention_weights(
 ) -> Float[Tensor, "*batch queries keys"]:
     """softmax(scale · Q Kᵀ + M): how much of each value every query takes.
 
-    The arguments mean what they mean in `scaled_dot_product_attention`, which is this matrix times the values.
+    `attn_mask`, `is_causal` and `scale` mean what they mean in `scaled_dot_product_attention`, which is this matrix
+    times the values.
 
     Returns:
         Weights ≥ 0 in the dtype of `query`; each row sums to 1, a masked weight is exactly 0, and the row of a query
@@ -142,8 +149,9 @@ def attention_state(
 ) -> tuple[Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries d_v"]]:
     """(m, l, o) of each query over some of the keys: m = max_j s_j, l = Σ_j e^{s_j − m}, o = Σ_j e^{s_j − m} v_j.
 
-    s = scale · Q Kᵀ (scale None means 1/√d_k).  Attention over these keys alone is o / l.  Without keys the state is
-    m = −∞, l = 0, o = 0.  float32 for float16 and bfloat16, else the dtype of `query`; differentiable.
+    s = scale · Q Kᵀ (scale None means 1/√d_k), and v_j are the rows of `value`, one for each row of `key`.  Attention
+    over these keys alone is o / l.  Without keys the state is m = −∞, l = 0, o = 0.  float32 for float16 and bfloat16,
+    else the dtype of `query`; differentiable.
 
     Raises:
         ValueError, TypeError: as in `scaled_dot_product_attention`.
@@ -161,7 +169,8 @@ def merge_states(
 ) -> tuple[Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries"], Float[Tensor, "*batch queries d_v"]]:
     """The `attention_state` over the keys of both: m = max(m₁, m₂), l = Σ_i e^{m_i − m} l_i, o = Σ_i e^{m_i − m} o_i.
 
-    Associative, and in either order; the state without keys is its identity, also merged with itself.  Differentiable.
+    `first` and `second` are states of the same queries over different keys.  Merging is associative, and may be done
+    in either order; the state without keys is its identity, also merged with itself.  Differentiable.
 
     Raises:
         ValueError: states of different shapes, or m, l and o that do not fit each other (the message holds both).
@@ -226,6 +235,9 @@ def causal_mask(
     Libraries differ: PyTorch's `is_causal=True` aligns the first query with the first key (top-left).  That mask is
     `causal_mask(n)[:queries, :keys]` with n ≥ both.
 
+    >>> causal_mask(2, 3).int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
+
     Raises:
         ValueError: a negative length.
         TypeError: a length that is not an integer.
@@ -244,6 +256,9 @@ def padding_mask(lengths: Int[Tensor, "*batch"], keys: int, *, side: str = "righ
     Returns:
         The mask on the device of `lengths`.  For scores of shape (batch, heads, queries, keys) it is
         `mask[:, None, None, :]`.
+
+    >>> padding_mask(torch.tensor([1, 3]), 3, side="left").int().tolist()
+    [[0, 0, 1], [1, 1, 1]]
 
     Raises:
         ValueError: a length below 0 or above `keys` (named), negative `keys`, an unknown side.
@@ -507,7 +522,8 @@ class PagedKVCache:
     sections 4.2 and 4.3.  A sequence of n tokens has a table of ⌈n / block_size⌉ blocks; token t lies in block
     table[t // block_size] at place t % block_size.  A fork shares all blocks of its parent; whoever first writes into a
     block that somebody else holds writes into a copy of it (copy-on-write).  Full blocks are never written again, so an
-    append copies at most one block, and none where the last block is full.
+    append copies at most one block, and none where the last block is full.  A token has `n_kv_heads` keys and values of
+    `head_dim` numbers each.
 
     Attributes: `n_blocks`, `block_size`; `free_blocks` and `used_blocks`, which always add up to n_blocks; `nbytes`,
     the bytes of the whole pool.  It stores numbers and no graph.
@@ -644,6 +660,9 @@ def alibi_slopes(n_heads: int, *, device: torch.device | str | None = None) -> F
     n a power of two: 2^(−8i/n), i = 1 … n.  Otherwise, with p the power of two below n: the p slopes of p heads, then
     the first n − p of the 1st, 3rd, 5th … slope of 2p heads, in that order.
 
+    >>> alibi_slopes(4).tolist()
+    [0.25, 0.0625, 0.015625, 0.00390625]
+
     Raises:
         ValueError: n_heads below 1.
         TypeError: n_heads not an integer.
@@ -702,7 +721,8 @@ class RelativePositionBias(nn.Module):
 
     Source: Raffel et al. 2020, section 2.1.  (T5 itself does not scale its scores; the bias is the same.)
 
-    Parameters: `weight` (num_buckets, n_heads), zeros at first.
+    Parameters: `weight` (num_buckets, n_heads), zeros at first.  `bidirectional`, `num_buckets` and `max_distance` are
+    those of `relative_buckets`.
 
     Raises:
         ValueError: n_heads below 1, and what `relative_buckets` refuses.

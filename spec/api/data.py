@@ -101,7 +101,8 @@ def copy_task(
 
 
 def copy_accuracy(predictions: Int[Tensor, "*shape"], targets: Int[Tensor, "*shape"]) -> float:
-    """The share of scored places (target not −100) predicted right: prompt, separator and padding do not count.
+    """The share of scored places (those whose `targets` are not −100) predicted right: prompt, separator and padding do
+    not count.
 
     Raises:
         ValueError: shapes that differ, or no scored place.

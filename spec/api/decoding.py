@@ -27,6 +27,9 @@ def next_token_probabilities(
     kept, ties go to the lower id.  What is left is renormalised.  Temperature 0 is greedy: all the mass on the largest
     logit, the lowest id where several tie.  A logit of −inf has probability 0.
 
+    >>> next_token_probabilities(torch.tensor([0.0, 0.0, -1.0]), top_k=2).tolist()
+    [0.5, 0.5, 0.0]
+
     Raises:
         ValueError: temperature is negative or not finite, top_k is below 1, top_p is outside (0, 1], or a row of logits
             holds NaN or +inf, or nothing but −inf; the value is named.
@@ -46,9 +49,10 @@ def sample(
 ) -> Int[Tensor, "batch longer"]:
     """Continue each row of `prompt` by `max_new_tokens` tokens drawn from `next_token_probabilities`; prompt included.
 
-    `model(tokens)` returns (logits, …).  Past `model.config.block_size` tokens the model sees the last block_size of
-    them.  The model runs in eval mode without gradients and is left in the mode it had; random numbers come from
-    `generator` (the global one when None), and temperature 0 draws none.
+    `temperature`, `top_k` and `top_p` are that function's.  `model(tokens)` returns (logits, …).  Past
+    `model.config.block_size` tokens the model sees the last block_size of them.  The model runs in eval mode without
+    gradients and is left in the mode it had; random numbers come from `generator` (the global one when None), and
+    temperature 0 draws none.
 
     Raises:
         ValueError: the prompt is empty or not (batch, time), max_new_tokens is negative, or as

@@ -85,8 +85,8 @@ def head_report(
 
     After the header `| layer | head | label | score | loss without it |` and the line below it, a row for each such
     habit, by layer, head and the order of `head_scores`; labels are "previous-token", "first-token" and "induction".
-    The last column is `ablation_loss` of that head alone less the model's own loss, with its sign; both numbers have
-    four decimals.
+    The last column is `ablation_loss` against `targets` of that head alone less the model's own loss, with its sign;
+    both numbers have four decimals.
 
     Raises:
         ValueError, TypeError: as `attention_maps`, `ablation_loss`; a threshold outside (0, 1].

@@ -1,4 +1,7 @@
-"""Experiments: measurements and their tables."""
+"""Experiments: measurements and their tables.
+
+What takes long takes `progress`, called with a line of text now and then; None keeps it silent.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ def benchmark_decode(
     Args:
         model: as in `decoding.generate`.
         prompts: at least as many as the largest batch; they may differ in length.
+        batch_sizes: how many prompts are decoded together, a row of the result each.
         clock: gives seconds; read once before the prefill, once after it and once after each step.
 
     Returns:
@@ -54,8 +58,9 @@ class PositionAblation:
     `task`: "copy", a causal model copies `symbols` symbols (`data.CopyTask`) of a length within `lengths`; "blanks", an
     encoder copies, and sees the separator wherever an answer is due; "order", an encoder tells which of two marks is
     first among `symbols` fillers (`data.OrderTask`).  The last two have one length, lengths[0] = lengths[1].
-    `schemes` are names of `models.PositionedConfig.positions`.  AdamW at `learning_rate` after `warmup` updates, decay
-    0.01 on matrices, gradients clipped at 1.  Each of `test_lengths` is tested on `test_examples` fresh examples.
+    `n_layer`, `n_head` and `d_model` are the model's; `steps` updates of `batch_size` examples train it.  `schemes` are
+    names of `models.PositionedConfig.positions`.  AdamW at `learning_rate` after `warmup` updates, decay 0.01 on
+    matrices, gradients clipped at 1.  Each of `test_lengths` is tested on `test_examples` fresh examples.
     """
 
     task: str = "copy"
@@ -76,8 +81,9 @@ class PositionAblation:
 def position_arms(ablation: PositionAblation, *, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Return the configuration of every arm as plain values: {scheme: {"task": …, "model": …, "training": …}}.
 
-    "model" holds the fields of PositionedConfig, "training" those of TrainConfig.  The arms differ in
-    ["model"]["positions"] and nowhere else; a learned table is as long as the longest sequence that is trained on.
+    `ablation` is what they share, `seed` that of the training.  "model" holds the fields of PositionedConfig,
+    "training" those of TrainConfig.  The arms differ in ["model"]["positions"] and nowhere else; a learned table is as
+    long as the longest sequence that is trained on.
 
     Raises:
         ValueError: an unknown task (the choices are listed), no schemes or one of them twice, two lengths where the
@@ -89,7 +95,7 @@ def position_arms(ablation: PositionAblation, *, seed: int = 0) -> dict[str, dic
 def position_ablation(
     ablation: PositionAblation, *, seed: int = 0, progress: Callable[[str], None] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Train every arm under `seed` and test it; plain values, a pure function of its arguments.
+    """Train every arm of `ablation` under `seed` and test it; plain values, a pure function of its arguments.
 
     Arms see the same examples in the same order, and begin with the same numbers in all weights that they share.
     The caller's random state is as before on return.
@@ -189,6 +195,7 @@ def benchmark_attention(
     Args:
         lanes: name → `lane(query, key, value)`; None takes "naive" (`attention.scaled_dot_product_attention`), "tiled"
             (`attention.flash_attention`) and "sdpa" (torch's). One untimed call of each comes before each length.
+        dtype, device: of the inputs.
         clock: gives seconds; read once before and once after a call.
         folder: gets attention.json ({"setting": …, "rows": the rows}), attention_chart.json (what the chart shows:
             "x" and "y" with "label", "unit" and "scale", of x "log2"; "lines" with "name", "x" the lengths and "y" the
@@ -245,7 +252,8 @@ class ThroughputReport:
     """Seconds of every measured training step, by mode ("eager", "compiled", …), and what they were measured on.
 
     `first` is each mode's very first step, whose excess over the median is the time that compiling took; `seconds` are
-    the steps after the warm-up, in their order.  `dtype` and `device` are words, `threads` what torch computes with.
+    the steps after the warm-up, in their order.  A step has `accumulation` micro-batches of `batch_size` sequences of
+    `sequence_length` tokens.  `dtype` and `device` are words, `threads` what torch computes with.
     """
 
     batch_size: int
@@ -297,7 +305,7 @@ def benchmark_throughput(
 ) -> ThroughputReport:
     """Time training steps: each of `modes` is a function that does one, `accumulation` micro-batches of `batch_size` ×
     `sequence_length` tokens.  Modes take turns, a step each, in alternating order; the first `warmup` turns are not
-    measured.  On CUDA a step ends when the device has finished it.
+    measured.  On CUDA a step ends when the device has finished it.  `dtype` is written down.
 
     Raises:
         ValueError: a count is not positive, warmup is negative, `modes` is empty, or a step took no time by `clock`.
@@ -310,7 +318,8 @@ class RecallStudy:
     """Recall over a distance: at every position, name the token `distance` steps back; uniform ids of `vocab_size`.
 
     A `GPT` of n_layer, n_head and n_embd and a plain recurrent network, h_t = tanh(W x_t + U h_{t−1} + b), whose width
-    gives it the same number of parameters to within 2 %, take `steps` updates of Adam on the same batches.
+    gives it the same number of parameters to within 2 %, take `steps` updates of Adam at `learning_rate` on the same
+    batches, `batch_size` sequences of `length` tokens.  They are tested on `test_examples` fresh sequences.
     """
 
     distance: int = 32
@@ -352,7 +361,9 @@ def transformer_vs_rnn(
 class LanguageStudy:
     """What all arms of a comparison of language models share: size and training; the defaults are week 4's.
 
-    AdamW with `TrainConfig`'s betas, decay 0.1 on matrices, gradients clipped at 1, linear warm-up to `learning_rate`.
+    `n_layer`, `n_head`, `n_embd` and `block_size` are as in `models.LlamaConfig`.  `steps` updates of `batch_size`
+    examples by AdamW with `TrainConfig`'s betas, decay 0.1 on matrices, gradients clipped at 1, and `warmup` updates of
+    linear warm-up to `learning_rate`.
     """
 
     n_layer: int = 4
@@ -377,7 +388,9 @@ def modernization_ablation(
 ) -> dict[str, dict[str, Any]]:
     """Train GPT-2 and what becomes of it, one component at a time, on the same batches in the same order.
 
-    Arms: "gpt2", a model in all things equal to a `GPT` of this shape made after `set_seed(seed)`, so that its losses
+    `study` is the size and the training of all; they train on `tokens`, ids below `vocab_size`.
+
+    `arms`: "gpt2", a model in all things equal to a `GPT` of this shape made after `set_seed(seed)`, so that its losses
     are that model's bit for bit; "norm" with RMS norms; "activation" with SwiGLU of `gated_width(n_embd)`; "positions"
     with rotary positions; "all" with all three and without biases.  Heads are tied.
 
@@ -406,8 +419,9 @@ def glu_variants(
 ) -> dict[str, dict[str, Any]]:
     """Train a `Llama` (tied head) with each feed-forward layer, at equal parameters, on the same batches.
 
-    Plain layers are 4 · n_embd wide, gated ones `gated_width(n_embd)`.  Returns what `modernization_ablation` does, by
-    variant.
+    `variants` are names of `LlamaConfig.activation`; `study`, `tokens`, `held_out`, `vocab_size` and `seed` are as in
+    `modernization_ablation`.  Plain layers are 4 · n_embd wide, gated ones `gated_width(n_embd)`.  Returns what
+    `modernization_ablation` does, by variant.
 
     Raises:
         ValueError: an unknown variant (the choices are named), or as `training.train`.

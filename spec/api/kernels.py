@@ -90,7 +90,7 @@ def compile_flash_attention(
 def fused_bias_gelu(
     x: Float[Tensor, "*batch width"], bias: Float[Tensor, " width"], approximate: str = "none"
 ) -> Float[Tensor, "*batch width"]:
-    """gelu(x + bias) as one operation; the two forms of `nn.gelu`.
+    """gelu(x + bias) as one operation; `approximate` chooses between the two forms of `nn.gelu`.
 
     Of the size of x it keeps one tensor for the backward.  float16 and bfloat16 are computed in float32, the sum too,
     and rounded once.  Differentiable in x and bias; a second derivative is right or raises RuntimeError.
@@ -137,10 +137,10 @@ def fused_mlp(
 ) -> Float[Tensor, "*batch out"]:
     """gelu(x fc_weightᵀ + fc_bias) proj_weightᵀ + proj_bias as one operation.
 
-    Weights lie as in `torch.nn.Linear`.  For the backward it keeps x and one tensor of the size of the hidden layer,
-    not two; without gradients none.  In float16 and bfloat16 hidden layer, activation and result are each rounded once,
-    and gradients of weights are summed over rows in float32.  Differentiable in all five tensors; a second derivative
-    is right or raises RuntimeError.
+    `fc_weight` and `proj_weight` lie as in `torch.nn.Linear`; `approximate` is `nn.gelu`'s.  For the backward it keeps
+    x and one tensor of the size of the hidden layer, not two; without gradients none.  In float16 and bfloat16 hidden
+    layer, activation and result are each rounded once, and gradients of weights are summed over rows in float32.
+    Differentiable in all five tensors; a second derivative is right or raises RuntimeError.
 
     Raises:
         ValueError: x not floating, shapes that do not fit (the message holds them), another form of GELU.

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class GPTConfig:
     """The shape of a GPT.
 
-    `dropout` is the probability of dropping an entry, in [0, 1).  `bias` gives the linear layers and the norms a bias.
-    `tied` makes the output head the token embedding itself.  Values are checked where they are used: by `GPT`.
+    `vocab_size` ids, contexts of at most `block_size` tokens, `n_layer` blocks of `n_head` heads over a stream `n_embd`
+    wide.  `dropout` is the probability of dropping an entry, in [0, 1).  `bias` gives the linear layers and the norms a
+    bias.  `tied` makes the output head the token embedding itself.  Values are checked where they are used: by `GPT`.
     """
 
     vocab_size: int
@@ -125,6 +126,8 @@ class GPT(nn.Module):
 @dataclass(frozen=True)
 class LlamaConfig:
     """The shape of a decoder and its switches: what `GPTConfig` says, and each thing in which Llama differs.
+
+    `vocab_size`, `block_size`, `n_layer`, `n_head`, `n_embd`, `dropout`, `bias` and `tied` are `GPTConfig`'s.
 
     The defaults are Llama 2's.  GPT-2 is `norm="layer", activation="gelu", positions="learned", bias=True, tied=True`:
     a `Llama` of those settings has the parameters of a `GPT` of the same shape and computes the same.
@@ -248,6 +251,8 @@ def save_pretrained(model: GPT | Llama, folder: str | Path) -> None:
 class PositionedConfig:
     """The shape of a small transformer and the name of its position encoding.
 
+    `vocab_size` ids, `n_layer` blocks of `n_head` heads over a stream `d_model` wide.
+
     `positions` is one of "none", "learned", "sinusoidal", "relative", "alibi", "rotary".  `max_positions` is the length
     of a learned table and means nothing to the others.  `causal`: a token sees itself and its past; else everything.
     """
@@ -262,7 +267,8 @@ class PositionedConfig:
 
 
 class PositionedTransformer(nn.Module):
-    """A transformer whose position encoding is a switch: exactly one is active, and nothing of the others exists.
+    """A transformer whose position encoding is a switch (`config.positions`): exactly one is active, and nothing of the
+    others exists.
 
     Pre-norm blocks as in `Block`, without dropout, between a token embedding and a head of its own:
 
@@ -337,6 +343,8 @@ class EncoderBlock(nn.Module):
 class Encoder(nn.Module):
     """`n_layers` encoder blocks, `blocks.{i}`, one after the other: no positions and no norm at the end.
 
+    `d_model`, `n_heads`, `n_hidden`, `norm_first` and `dropout` are `EncoderBlock`'s.
+
     Raises:
         ValueError: as `EncoderBlock`, or n_layers is below 1.
     """
@@ -355,7 +363,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time d_model"], *, padding_mask: Bool[Tensor, "batch time"] | None = None
     ) -> Float[Tensor, "batch time d_model"]:
-        """Return the stream after the last block."""
+        """Return the stream `x` after the last block; `padding_mask` is that of `EncoderBlock`."""
         ...
 
 
@@ -363,7 +371,9 @@ class Encoder(nn.Module):
 class TransformerConfig:
     """The shape of an encoder-decoder Transformer; the defaults are the paper's base model.
 
-    Values are checked where they are used: by `Transformer`.
+    `vocab_size` ids shared by both sides; `n_layers` blocks on each, of `n_heads` heads over a stream `d_model` wide
+    and a feed-forward layer `n_hidden` wide; `dropout` the probability of dropping an entry.  Values are checked where
+    they are used: by `Transformer`.
     """
 
     vocab_size: int
@@ -415,7 +425,7 @@ class Transformer(nn.Module):
     def encode(
         self, source: Int[Tensor, "batch source"], *, source_mask: Bool[Tensor, "batch source"] | None = None
     ) -> Float[Tensor, "batch source d_model"]:
-        """Return the encoder's output, which `decode` takes."""
+        """Return the encoder's output, which `decode` takes; `source_mask` is `forward`'s."""
         ...
 
     def decode(
@@ -425,5 +435,5 @@ class Transformer(nn.Module):
         *,
         source_mask: Bool[Tensor, "batch source"] | None = None,
     ) -> Float[Tensor, "batch target vocab"]:
-        """Return the logits for an encoder's output: `forward` is `encode`, then `decode`."""
+        """Return the logits for an encoder's output: `forward` is `encode`, then `decode`, with one `source_mask`."""
         ...

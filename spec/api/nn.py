@@ -63,9 +63,9 @@ def cross_entropy_backward(
 
         g_n [ ((1 − ε) w_y + ε W / V) p − (1 − ε) w_y onehot(y) − (ε / V) w ].
 
-    `grad` is the gradient of the loss: one number for "mean" and "sum", the shape of `targets` for "none".  The other
-    arguments, and what is refused, are those of `cross_entropy`.  Shape and dtype of `logits`; half precision is
-    computed in float32 and rounded once.
+    `grad` is the gradient of the loss: one number for "mean" and "sum", the shape of `targets` for "none".  `weight`,
+    `ignore_index`, `reduction` and `label_smoothing`, and what is refused, are those of `cross_entropy`.  Shape and
+    dtype of `logits`; half precision is computed in float32 and rounded once.
 
     Raises:
         ValueError: as `cross_entropy`, or `grad` has another shape than the loss (both are named).
@@ -107,9 +107,9 @@ def layer_norm_backward(
 
         ∂L/∂x = (γ ⊙ g − mean(γ ⊙ g) − x̂ · mean(γ ⊙ g ⊙ x̂)) / √(σ² + ε),   ∂L/∂γ = Σ g ⊙ x̂,   ∂L/∂β = Σ g
 
-    `grad` is g = ∂L/∂y; means run over the normalised dimensions, sums over all others.  Without `weight` the last
-    dimension is normalised and γ is 1; all three gradients come back all the same.  The first has the shape and dtype
-    of `x`, the others the normalised shape and the dtype of `weight` (of `x` without one).  Half precision is
+    `grad` is g = ∂L/∂y, `eps` is ε; means run over the normalised dimensions, sums over all others.  Without `weight`
+    the last dimension is normalised and γ is 1; all three gradients come back all the same.  The first has the shape
+    and dtype of `x`, the others the normalised shape and the dtype of `weight` (of `x` without one).  Half precision is
     computed in float32 and rounded once: the sums over a batch stop growing in anything less.
 
     Raises:
@@ -144,6 +144,9 @@ def gelu(x: Float[Tensor, "*shape"], approximate: str = "none") -> Float[Tensor,
     The two differ by at most 4.74 · 10⁻⁴ and must not be confused: GPT-2 was trained with the second, BERT with the
     first. Shape and dtype of `x`; half precision is computed in float32 and rounded once.
 
+    >>> [round(gelu(torch.tensor(1.0, dtype=torch.float64), form).item(), 6) for form in ("none", "tanh")]
+    [0.841345, 0.841192]
+
     Raises:
         ValueError: `x` is not floating, or `approximate` is neither "none" nor "tanh".
 
@@ -160,7 +163,7 @@ def gelu_backward(
         "none":  g ⊙ (Φ(x) + x φ(x)),   φ(x) = exp(−x²/2) / √(2π)
         "tanh":  g ⊙ (½ (1 + t) + ½ x (1 − t²) √(2/π) (1 + 3 · 0.044715 x²)),   t the tanh of `gelu`
 
-    Shape and dtype of `x`; half precision is computed in float32 and rounded once.
+    `approximate` is `gelu`'s.  Shape and dtype of `x`; half precision is computed in float32 and rounded once.
 
     Raises:
         ValueError: as `gelu`, or `grad` and `x` differ in shape (both are named).
@@ -169,7 +172,7 @@ def gelu_backward(
 
 
 class GELU(torch.nn.Module):
-    """`gelu` as a module without parameters.
+    """`gelu` of `x` as a module without parameters.
 
     Raises:
         ValueError: `approximate` is neither "none" nor "tanh".
@@ -204,6 +207,9 @@ def gated_width(d_model: int, multiple_of: int = 1) -> int:
     to a multiple of `multiple_of`.
 
     Three matrices of d · 8d/3 are 8 d², as two of d · 4 d.  11,008 for d = 4,096 and multiples of 256 (Llama 2 7B).
+
+    >>> gated_width(4096, 256)
+    11008
 
     Raises:
         ValueError: d_model or multiple_of is below 1; it is named with its value.

@@ -41,6 +41,9 @@ def softmax(x: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*shape"
     entries of +∞ share the whole between them; NaN gives NaN.  Where a library differs, it gives NaN in the second
     and third case.
 
+    >>> softmax(torch.tensor([0.0, float("-inf"), 0.0])).tolist()
+    [0.5, 0.0, 0.5]
+
     Raises:
         ValueError: `x` is not floating, or has no dimension `dim`.
 
@@ -131,7 +134,7 @@ class ErrorHistogram(NamedTuple):
 def error_histogram(analytic: Tensor, numeric: Tensor, tolerance: float = 1e-6) -> ErrorHistogram:
     """Relative errors of a gradient against finite differences, as a histogram by decades and a verdict.
 
-        e_i = |a_i − n_i| / max(|a_i|, |n_i|, 10⁻³ · max_j |n_j|)
+        e_i = |a_i − n_i| / max(|a_i|, |n_i|, 10⁻³ · max_j |n_j|),      a the `analytic` gradient, n the `numeric` one
 
     The floor in the denominator is relative to the tensor's own scale: rounding noise on an entry that is almost zero
     is not a wrong gradient, and multiplying the function by 10⁻⁸ or 10⁸ changes no verdict.  Entries that are zero in

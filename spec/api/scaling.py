@@ -17,7 +17,10 @@ def kv_cache_bytes(
 
     The 2 is for keys and values.  Heads are those of keys and values: with grouped queries fewer than query heads.
     With `block_size` the cache is paged, and each sequence holds whole blocks: tokens is rounded up to a multiple of it
-    (Kwon et al. 2023, section 4.2).
+    (Kwon et al. 2023, section 4.2).  All arguments are counts.
+
+    >>> kv_cache_bytes(n_layers=32, n_kv_heads=32, head_dim=128, tokens=1)  # Llama 2 7B in half precision: 512 KiB
+    524288
 
     Raises:
         ValueError: any of them is not a positive integer (its name and value).
@@ -28,8 +31,9 @@ def kv_cache_bytes(
 def decode_flops(tokens: int, d_model: int, *, cached: bool = True) -> dict[str, int]:
     """The work of one self-attention layer that decodes `tokens` tokens one after another, for one sequence.
 
-    Step t has t tokens.  Without a cache it projects all of them and scores all t² pairs; with one it projects the new
-    token and scores it against t keys.  The causal mask saves nothing here: masked scores are computed and thrown away.
+    Step t has t tokens.  Without a cache (`cached` false) it projects all of them and scores all t² pairs; with one it
+    projects the new token and scores it against t keys.  The causal mask saves nothing here: masked scores are computed
+    and thrown away.
 
     Returns:
         "projections": tokens that pass through W_K (as many pass through each of W_Q, W_V and W_O);

@@ -14,6 +14,10 @@ class CharTokenizer:
 
     The attributes are `vocabulary` (str: the character of each id) and `vocab_size` (int).
 
+    >>> characters = CharTokenizer("banana")
+    >>> characters.vocabulary, characters.encode("nab")
+    ('abn', [2, 0, 1])
+
     Raises:
         ValueError: the text is empty.
     """
@@ -37,7 +41,7 @@ class CharTokenizer:
         ...
 
     def save(self, path: str | Path) -> None:
-        """Write the vocabulary as UTF-8 JSON: an object with the type of the tokenizer and its vocabulary."""
+        """Write the vocabulary to `path` as UTF-8 JSON: an object with the type of the tokenizer and its vocabulary."""
         ...
 
     @classmethod

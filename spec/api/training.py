@@ -24,7 +24,7 @@ class TrainConfig:
     tensors of two or more dimensions.  `grad_clip` bounds the gradient's global norm (None: unbounded).  Validation
     runs before the first update, every `evaluate_every` updates and after the last; 0 means after the last only.
     Checkpoints are written every `checkpoint_every` updates and after the last; 0 means after the last only.  `workers`
-    load data in processes of their own; their number does not change the run.
+    load data in processes of their own; their number does not change the run.  `seed` decides everything random.
     """
 
     steps: int
@@ -131,7 +131,8 @@ def set_seed(seed: int, *, strict: bool = False) -> None:
 
 
 def worker_seed(seed: int, epoch: int, worker: int) -> int:
-    """Return the seed of a loader's worker, in [0, 2³²): a fixed function of all three that mixes them well.
+    """Return the seed of a loader's `worker` in an `epoch`, in [0, 2³²): a fixed function of all three that mixes them
+    well.
 
     Raises:
         ValueError: an argument is negative; it is named.
@@ -147,7 +148,9 @@ def worker_init(seed: int, epoch: int = 0) -> Callable[[int], None]:
 
 @dataclass(frozen=True)
 class RepeatedRuns:
-    """The figure that a run gave under each seed, with their mean and sample standard deviation (n − 1)."""
+    """The `values` that a run gave under each of `seeds`, their `mean` and `std`, the sample standard deviation (n −
+    1).
+    """
 
     seeds: tuple[int, ...]
     values: tuple[float, ...]
@@ -299,7 +302,7 @@ class TensorBoardWriter:
     def __init__(self, folder: str | Path, *, purge_step: int | None = None) -> None: ...
 
     def scalar(self, tag: str, value: SupportsFloat, step: int) -> None:
-        """Write a number (float32; NaN and infinities stay what they are) under a tag.
+        """Write `value` (float32; NaN and infinities stay what they are) under a tag.
 
         Raises:
             ValueError: the tag is empty, or `step` is not above the tag's last one (or is below `purge_step`, or
@@ -308,7 +311,7 @@ class TensorBoardWriter:
         ...
 
     def image(self, tag: str, pixels: Tensor, step: int) -> None:
-        """Write an image, uint8 of shape (height, width) or (height, width, 1, 3 or 4), as PNG.
+        """Write an image, uint8 of shape (height, width) or (height, width, 1, 3 or 4), as PNG under a `tag`.
 
         Raises:
             TypeError: pixels are not uint8; their dtype is named.
@@ -384,7 +387,7 @@ def export_embeddings(
 
 
 def extract_features(model: nn.Module, paths: Sequence[str]) -> AbstractContextManager[dict[str, Any]]:
-    """A context whose value maps each path to what the module there returned last, as it was returned.
+    """A context whose value maps each path in `model` to what the module there returned last, as it was returned.
 
     When the context ends, by an exception too, its hooks are gone and the dictionary is empty: nothing outlives it.
 
@@ -422,8 +425,8 @@ def replace_modules(
 ) -> nn.Module:
     """Put other modules at the paths, in place, and return `model`.
 
-    A replacement is a module, or a function that makes it from the old one (and may keep the old one inside).  It
-    takes the old one's mode.  A module that is registered at several places is replaced at all of them.
+    `replacements` maps a path to a module, or to a function that makes it from the old one (and may keep the old one
+    inside).  It takes the old one's mode.  A module that is registered at several places is replaced at all of them.
 
     Raises:
         KeyError: there is no such module; the path and the nearest one are named, and nothing is replaced.

@@ -1,7 +1,7 @@
 """Golden values: what a small GPT computes, to the last bit, kept from before the code was last rewritten.
 
-Bits belong to a machine: they are kept by implementation, processor and PyTorch.  To keep those of this machine, of code
-that is known to be right and not yet touched:  python -m spec.sprint1.golden impl
+Bits belong to a machine: they are kept by implementation, processor and PyTorch.  To keep those of this machine, of
+code that is known to be right and not yet touched:  python -m spec.sprint1.golden impl
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-
-import torch
 
 import touchstone
 from touchstone.runs.records import hardware
@@ -58,6 +56,8 @@ print(json.dumps(found))
 
 def machine() -> str:
     """What the bits of a result depend on: the processor, its instructions as PyTorch uses them, PyTorch."""
+    import torch
+
     processor = hardware().partition(",")[0]
     return f"{processor}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
