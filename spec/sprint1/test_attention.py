@@ -174,6 +174,7 @@ def test_scores_of_unit_normal_inputs_have_unit_variance(impl, draw, record, d_k
 @proves("karpathy/week07/scaled-dot-product#property-2", "inference/0.5/scaled-dot-product#property")
 @checks("arguments")
 @subject(WEIGHTS)
+@pytest.mark.process
 def test_without_the_scale_a_wide_softmax_picks_one_key(impl, draw, record):
     for d_k in (16, 64, 512):
         q, k = draw.normal(64, 64, d_k), draw.normal(64, 64, d_k)

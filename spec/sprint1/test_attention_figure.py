@@ -16,6 +16,8 @@ DRAW = "evaluation.draw_attention_maps"
 LOAD = "evaluation.load_attention_maps"
 GPT = ("models.GPT", "models.GPTConfig")
 
+pytestmark = pytest.mark.process  # each draws with matplotlib
+
 
 @proves("nanochat/week04/attention-maps#property")
 @checks("oracle")

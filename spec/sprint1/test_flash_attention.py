@@ -278,6 +278,7 @@ def memory(attention, draw, length):
 @proves("sprints/day003/flash-attention#budget")
 @checks("resources")
 @subject(FLASH, uses=[ATTENTION])
+@pytest.mark.process
 def test_memory_grows_with_the_length_not_with_its_square(impl, draw, record):
     """Counted below autograd, where also what a custom backward makes is seen."""
     tiled = [memory(impl.attention.flash_attention, draw, length) for length in LENGTHS]
@@ -300,6 +301,7 @@ def test_memory_grows_with_the_length_not_with_its_square(impl, draw, record):
 
 @proves("sprints/day003/flash-attention#parity")
 @checks("resources", "branches")
+@pytest.mark.process
 def test_tiles_that_nobody_sees_are_skipped(impl, draw):
     """A causal square costs about half of a full one, and queries that see nothing cost nothing.
 

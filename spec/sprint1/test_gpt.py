@@ -137,6 +137,7 @@ def count(impl, **shape):
 
 @proves("sprints/day007/gpt#property", "nanochat/week04/gpt-model#property", "karpathy/week11/gpt2-small#property")
 @checks("resources")
+@pytest.mark.process
 def test_counts_of_the_gpt2_family(impl):
     small = {**GPT2, "n_layer": 12, "n_head": 12, "n_embd": 768}
     assert count(impl, **small) == 124_439_808

@@ -61,6 +61,7 @@ def test_first_loss_is_that_of_guessing(impl, draw, record):
 @subject("models.GPT", "models.GPTConfig", "models.Block")
 @proves("sprints/day006/init-scaling#property-2")
 @checks("magnitude", "arguments")
+@pytest.mark.process
 def test_variance_added_by_the_blocks(impl, draw, record):
     """Initial blocks of GPTs of growing depth, as they are and with the factor 1/√(2 L) taken away."""
     torch.manual_seed(draw.seed)

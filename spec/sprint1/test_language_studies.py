@@ -66,6 +66,7 @@ def test_gpt2_settings_are_week_4_bit_for_bit(impl, draw):
 @subject(*ABLATED, uses=["data.sample_offsets"])
 @proves("nanochat/week07/modernisation-ablation#property-2")
 @checks("branches", "edges", "arguments", "purity", "resources")
+@pytest.mark.process
 def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):
     tokens, held_out = small(draw)
     study, said = impl.experiments.LanguageStudy(**SMALL), []
@@ -119,6 +120,7 @@ def test_one_switch_at_a_time_and_beyond_the_trained_length(impl, draw):
 
 @subject(*GATED, "experiments.language_table")
 @checks("oracle", "arguments", "branches", "edges", "purity", "invariance", "state", "resources")
+@pytest.mark.process
 def test_feed_forward_layers_and_the_table(impl, draw):
     tokens, held_out = small(draw)
     study = impl.experiments.LanguageStudy(**{**SMALL, "n_embd": 48})

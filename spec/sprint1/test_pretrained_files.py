@@ -224,6 +224,7 @@ def test_files_that_are_not_what_they_should_be(impl, needs, draw, tmp_path):
 
 @BOTH
 @checks("purity", "state", "resources", "gradient")
+@pytest.mark.process
 def test_what_is_loaded_is_a_model_of_its_own(impl, needs, draw, tmp_path):
     needs.peer("transformers")
     gpt2(draw).save_pretrained(tmp_path)

@@ -309,6 +309,7 @@ def test_what_is_missing_fails_the_build(impl, draw, tmp_path):
 
 @proves("sprints/day010/sprint-report#artifact-2")
 @checks("oracle", "branches")
+@pytest.mark.process
 def test_the_sprints_template_covers_the_sprint(impl, tmp_path):
     """Each section asks for records of tests or benches that exist, and with such records each shows them."""
     from touchstone.house import House
