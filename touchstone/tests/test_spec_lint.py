@@ -30,6 +30,10 @@ def problems(source: str, *, test: bool) -> list[str]:
                 found.append(f"{line}: {called} is a silent skip; use the `needs` fixture")
             if called in {"exec", "pickle.load", "pickle.loads"}:
                 found.append(f"{line}: {called}")
+            for argument in node.args if called in {"proves", "subject", "checks"} else ():
+                written = argument.value if isinstance(argument, ast.Starred) else argument
+                if isinstance(written, ast.JoinedStr | ast.BinOp | ast.ListComp | ast.GeneratorExp):
+                    found.append(f"{line}: {called} of what is put together cannot be read without running it")
         if isinstance(node, ast.Attribute) and ast.unparse(node) in {
             "pytest.mark.skip",
             "pytest.mark.skipif",
@@ -57,6 +61,8 @@ def test_rules(path):
     "line",
     [
         "with pytest.raises(Exception, match='x'): pass",
+        "@proves(f'sprints/{day}#parity')\ndef test_x(): pass",
+        "@proves(*[f'a/{line}' for line in LINES])\ndef test_x(): pass",
         "with pytest.raises(ValueError): pass",
         "pytest.skip('no')",
         "pytest.importorskip('torch')",
