@@ -16,6 +16,8 @@ export OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS HF_HUB_OFFLINE MPLBA
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 IMPL ?= impl
+# Processes of the nightly's spec, whose studies train for an hour one after another.
+WORKERS ?= 2
 PYTHON_HERE := .venv/bin/python
 PYTEST := $(PYTHON_HERE) -m pytest
 TOUCHSTONE := .venv/bin/touchstone
@@ -54,7 +56,7 @@ spec-quick: setup
 	$(PYTEST) spec --impl $(IMPL) -m "not study"
 
 spec-all: setup
-	$(PYTEST) spec --impl $(IMPL) --todo-fails -m "study or not study"
+	$(PYTEST) spec --impl $(IMPL) --todo-fails -m "study or not study" -n $(WORKERS)
 
 mutants: setup  ## every mutant must be refused
 	$(PYTEST) spec --mutants

@@ -233,9 +233,20 @@ def test_dropout_acts_on_what_is_added(norm_first, impl, draw):
     quiet = {name: torch.zeros_like(v) if name in ends else v for name, v in weights.items()}
     block = loaded(impl.models.EncoderBlock(d, 4, 4, norm_first=norm_first, dropout=0.9), quiet)
     assert torch.equal(block.train()(x), block.eval()(x)), "what is not added is not dropped"
-    block = loaded(impl.models.EncoderBlock(d, 4, 4, norm_first=norm_first, dropout=0.9), weights).train()
-    for part in (block.attention, block.mlp):
-        assert torch.equal(part(x), part(x)), "attention weights and hidden units are not dropped"
+    # One branch that reaches one entry: a row comes out with all of it or with none of it.  Attention weights or hidden
+    # units that are dropped on the way would give a third result.
+    for branch in ("attention.out_proj", "mlp.proj"):
+        live = quiet.copy()
+        for name in (f"{branch}.weight", f"{branch}.bias"):
+            live[name] = torch.where(torch.arange(d) == 5, 1.0, 0.0).view(-1, *[1] * (live[name].ndim - 1))
+            live[name] = live[name] * weights[name]
+        whole = {name: v / (1 - p) if name in ends else v for name, v in live.items()}
+        plain = loaded(impl.models.EncoderBlock(d, 4, 4, norm_first=norm_first), whole)
+        silent_row, full_row = loaded(impl.models.EncoderBlock(d, 4, 4, norm_first=norm_first), quiet)(x), plain(x)
+        got = loaded(impl.models.EncoderBlock(d, 4, 4, norm_first=norm_first, dropout=p), live).train()(x)
+        dropped, kept = ((got - row).abs().amax(dim=-1) <= 1e-9 for row in (silent_row, full_row))
+        assert (dropped | kept).all(), f"{branch}: attention weights and hidden units are not dropped"
+        assert abs(kept.double().mean().item() - (1 - p)) < 0.17, branch  # 200 rows: a standard error of 0.033
     stack = impl.models.Encoder(d, 4, 2, 4, norm_first=norm_first, dropout=0.5).double()
     assert not torch.equal(stack.train()(x), stack.train()(x)), "dropout is handed on to the blocks"
 
