@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from spec.processes import output
 
 MODEL = ("models.GPT", "models.GPTConfig")
 
@@ -32,20 +31,6 @@ def tiny(impl: Any) -> Any:
 def child(code: str, impl: Any, seed: int, request: Any, **environment: str) -> Any:
     """The last line that `code` prints, as JSON; the implementation on trial is on trial there too."""
     impl.training.compile_model(tiny(impl))  # what is not written yet is a todo here, not a crash there
-    root = request.config.rootpath
-    paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", BEGIN + code, impl.label, str(seed)],
-        capture_output=True,
-        text=True,
-        timeout=1150,
-        env={
-            **os.environ,
-            "PYTHONPATH": paths,
-            "OMP_NUM_THREADS": "1",
-            "TORCHINDUCTOR_CACHE_DIR": str(Path(root) / ".touchstone" / "inductor"),
-            **environment,
-        },
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    cache = Path(request.config.rootpath) / ".touchstone" / "inductor"
+    variables = {"TORCHINDUCTOR_CACHE_DIR": str(cache), **environment}
+    return json.loads(output(BEGIN + code, impl.label, seed, seconds=1150, **variables).splitlines()[-1])

@@ -7,12 +7,10 @@ code that is known to be right and not yet touched:  python -m spec.sprint1.gold
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-import touchstone
+from spec.processes import output
 from touchstone.runs.records import hardware
 
 KEPT = Path(__file__).with_name("golden.json")
@@ -63,15 +61,9 @@ def machine() -> str:
 
 
 def values(layers: str) -> dict[str, str]:
-    """Each value's name → its bits, of `layers` in a process of its own.  Raises RuntimeError with its last words."""
-    root = str(Path(touchstone.__file__).parent.parent)
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _RUN, layers]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    """Each value's name → its bits, of `layers` in a process of its own."""
+    said = output(_RUN, layers, MKL_NUM_THREADS="1")
+    found: dict[str, str] = json.loads(said.splitlines()[-1])
     return found
 
 

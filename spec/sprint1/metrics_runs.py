@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import touchstone
 from touchstone.board import picture
 
 #: Records updates `first` … `last` (for ever without it) and says each one when the recorder has returned.
@@ -57,22 +54,6 @@ with Recorder(sys.argv[2]) as recorder:
 unit = 1 if sys.platform == "darwin" else 1024
 print(found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 """
-
-
-def launch(script: str, *arguments: str) -> subprocess.Popen[str]:
-    """A Python process of its own that can import the house."""
-    root = str(Path(touchstone.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", script, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def output(script: str, *arguments: str) -> str:
-    """What such a process prints; AssertionError with its last words when it fails."""
-    process = launch(script, *arguments)
-    said, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-2000:]
-    return said
 
 
 def cpu_seconds(work: Callable[[], Any], repeats: int, rounds: int = 5) -> float:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import touchstone
+from spec.processes import output
 from spec.refusals import naming
 from spec.sprint1 import golden
 from touchstone import NotMeasured, checks, proves, subject
@@ -310,13 +309,9 @@ print(json.dumps([len(names), [name for name in before if before[name] != after[
 
 def changed_by(package, folder):
     """How many modules the package has, and what importing all of them changes in a fresh process."""
-    roots = [str(Path(touchstone.__file__).parent.parent), str(Path(package.__path__[0]).parent)]
-    paths = os.pathsep.join([*roots, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", _STATE, package.__name__]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    beside = str(Path(package.__path__[0]).parent)
+    script = f"import os, sys; os.chdir({str(folder)!r}); sys.path.append({beside!r})\n{_STATE}"
+    return json.loads(output(script, package.__name__, PYTHONDONTWRITEBYTECODE="1").splitlines()[-1])
 
 
 @proves("sprints/day010/clean-api#artifact")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import random
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import touchstone
+from spec import processes
 from spec.layers import served_together
 from spec.refusals import naming
 from touchstone import checks, proves, subject
@@ -60,17 +56,11 @@ for count in workers:
 
 
 def start(label, seed, *workers):
-    root = str(Path(touchstone.__file__).parent.parent)
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "random", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", RUN, label, str(seed), *map(str, workers)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return processes.launch(RUN, label, seed, *workers, PYTHONHASHSEED="random")
 
 
 def finish(process):
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors[-2000:]
-    return [json.loads(line) for line in output.splitlines()]
+    return [json.loads(line) for line in processes.finish(process, seconds=240).splitlines()]
 
 
 @subject(*NAMES)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from spec.sprint1.metrics_runs import launch
+from spec.processes import launch
 from touchstone import checks, proves, subject
 
 WRITER = "training.TensorBoardWriter"

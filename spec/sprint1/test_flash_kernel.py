@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import touchstone
+from spec.processes import output
 from touchstone import checks, subject
 from touchstone.house import find
 
@@ -63,24 +60,12 @@ np.savez(found, **results)
 """
 
 
-def launch(code, *arguments, **environment):
-    """Python in a process of its own; its standard output."""
-    root = str(Path(touchstone.__file__).parent.parent)
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment = kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment
-    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def interpreted(impl, folder, calls):
     """Results of `{name: (q, k, v, options)}` in the interpreter."""
     arrays = {f"{name} {part}": x.numpy() for name, call in calls.items() for part, x in zip("qkv", call, strict=False)}
     options = json.dumps({name: {"strided": False, **call[3]} for name, call in calls.items()})
     np.savez(folder / "given.npz", options=np.array(options), **arrays)
-    launch(RUN, impl.label, folder / "given.npz", folder / "found.npz", TRITON_INTERPRET="1")
+    output(RUN, impl.label, folder / "given.npz", folder / "found.npz", TRITON_INTERPRET="1")
     with np.load(folder / "found.npz") as found:
         return {name: torch.from_numpy(found[name]) for name in calls}
 
@@ -184,7 +169,9 @@ def test_compiles_for_three_targets_within_their_shared_memory(impl, needs, reco
     wanted = [(capability, 64, "float16", True) for capability in TARGETS]
     wanted += [(75, 128, "float32", True), (80, 128, "float16", False)]
     cache = os.environ.get("TRITON_CACHE_DIR") or str(find().artifacts / "triton")
-    made = json.loads(launch(COMPILED, impl.label, json.dumps(wanted), TRITON_CACHE_DIR=cache).splitlines()[-1])
+    made = json.loads(
+        output(COMPILED, impl.label, json.dumps(wanted), TRITON_INTERPRET="0", TRITON_CACHE_DIR=cache).splitlines()[-1]
+    )
     for (capability, head_dim, dtype, _), (_, words, shared) in zip(wanted, made, strict=True):
         limit, instruction = TARGETS[capability]
         record(f"shared memory sm_{capability} d{head_dim} {dtype}", shared / 1024, "KiB", limit)

@@ -10,7 +10,8 @@ import urllib.request
 
 import pytest
 
-from spec.sprint1.metrics_runs import ENDLESS, Visit, browser, launch, many, seconds_of
+from spec.processes import launch
+from spec.sprint1.metrics_runs import ENDLESS, Visit, browser, many, seconds_of
 from touchstone import checks, proves, subject
 
 CHARTS = ["loss", "perplexity", "tokens_per_second", "peak_memory"]

@@ -9,7 +9,8 @@ import os
 import pytest
 import torch
 
-from spec.sprint1.metrics_runs import BALLAST, ENDLESS, FULL_DISK, cpu_seconds, launch, output, peak
+from spec.processes import launch, output
+from spec.sprint1.metrics_runs import BALLAST, ENDLESS, FULL_DISK, cpu_seconds, peak
 from touchstone import checks, proves, subject
 
 FIELDS = {"step", "tokens", "loss", "perplexity", "tokens_per_second", "peak_memory"}
@@ -116,7 +117,7 @@ def test_sigkill_loses_at_most_one_record(impl, draw, tmp_path):
         process = launch(ENDLESS, impl.label, str(path), str(resume + 1), "", str(resume) if resume else "")
         said = [int(process.stdout.readline() or 0) for _ in range(kill_after)]
         process.kill()
-        said += [int(line) for line in process.stdout.read().split("\n")[:-1]]  # communicate() drops what is buffered
+        said += [int(line) for line in process.stdout.read().split("\n")[:-1]]
         process.communicate()
         assert said == list(range(resume + 1, resume + 1 + len(said)))
         found, _ = impl.training.read_metrics(path)

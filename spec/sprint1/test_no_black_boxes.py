@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from spec.sprint1.metrics_runs import output
+from spec.processes import output
 from touchstone import checks, proves, subject
 
 PACKAGES = {"transformers", "peft", "tokenizers"}
