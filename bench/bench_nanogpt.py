@@ -1,8 +1,9 @@
-"""One training step at nanoGPT's published CPU size: 4 layers, 4 heads, width 128, 64 tokens of 65 kinds, a batch of 12.
+"""One training step at nanoGPT's published CPU size: 4 layers, 4 heads, width 128, batches of 12 · 64 of 65 characters.
 
-Against nanoGPT's arithmetic (our own rewrite of its published configuration, `bench/nanogpt.py`) and transformers' GPT-2
-of the same shape and weights, and compiled against eager.  A step is forward, backward, clipping and AdamW with decay on
-matrices; its rate is so small that the lanes stay together: every step's loss and embedding gradient are compared.
+Against nanoGPT's arithmetic (our own rewrite of its published configuration, `bench/nanogpt.py`) and transformers'
+GPT-2 of the same shape and weights, and compiled against eager.  A step is forward, backward, clipping and AdamW with
+decay on matrices; its rate is so small that the lanes stay together: every step's loss and embedding gradient are
+compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""nanoGPT's arithmetic, our own rewrite: what a training step of its published configuration computes, as a race's lane.
+"""nanoGPT's arithmetic, our own rewrite: what the model of its published configuration computes.
 
 Written from what Karpathy's nanoGPT publishes about its model, none of its text in it: one projection of 3 d for query,
 key and value, torch's fused causal attention, the exact GELU, LayerNorm and Linear with or without biases, learnt

@@ -286,16 +286,16 @@ class Shuffled:
 )
 @checks("oracle", "gradient")
 def test_four_sequences_are_learnt_by_heart(impl, shakespeare, record):
-    """Below 0.02 nats in 300 updates: 2e-5, 1e-5 and 1e-5 at seeds 0, 1, 2."""
+    """Below 0.02 nats in half of the 300 updates that are allowed: 6e-4, 5e-4 and 5e-4 at seeds 0, 1, 2."""
     _, _, train, _ = pieces(impl, shakespeare)
     tokens, targets = impl.data.TokenDataset(train, 64).batch(torch.tensor([0, 5000, 200_000, 900_000]))
     model = fresh(impl, 65, 0)
-    config = impl.training.TrainConfig(steps=300, batch_size=4, learning_rate=2e-3, warmup=20, grad_clip=1.0)
+    config = impl.training.TrainConfig(steps=150, batch_size=4, learning_rate=2e-3, warmup=20, grad_clip=1.0)
     log = impl.training.train(model, Fixed(tokens, targets), config)
     record.series("learning four sequences by heart", log.step, log.loss, "update", "nats per character")
     with torch.no_grad():
         loss = model(tokens, targets)[1].item()
-    record("loss on four sequences after 300 updates", loss, "nats", 0.02)
+    record("loss on four sequences after 150 updates", loss, "nats", 0.02)
     assert log.loss[0] > 4
     assert loss < 0.02
 
@@ -311,10 +311,11 @@ def test_four_sequences_are_learnt_by_heart(impl, shakespeare, record):
 @proves("nanochat/week04/train-shakespeare#threshold-2")
 @checks("oracle")
 def test_shuffled_targets_teach_only_frequencies(impl, artifact, shakespeare, record):
+    """Entropy 3.331 nats; seeds 0, 1, 2 ended at 3.360, 3.361 and 3.359."""
     _, _, train, held_out = pieces(impl, shakespeare)
     model = fresh(impl, 65, 0)
     config = impl.training.TrainConfig(
-        steps=200, batch_size=12, warmup=50, betas=(0.9, 0.95), grad_clip=1.0, evaluate_every=50
+        steps=200, batch_size=4, warmup=50, betas=(0.9, 0.95), grad_clip=1.0, evaluate_every=100
     )
     log = impl.training.train(
         model,
