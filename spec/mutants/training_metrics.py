@@ -144,7 +144,7 @@ MUTANTS = [
             '"peak_memory": peak_memory(),',
             '"peak_memory": int(open("/proc/self/statm").read().split()[1]) * 4096,',
         ),
-        ("kilobytes", "gives kilobytes for bytes", "return peak if", "return peak // 1024 if"),
+        ("kilobytes", "gives kilobytes for bytes", 'if sys.platform == "darwin" else peak * 1024', ""),
         (
             "overwrites_a_run",
             "begins anew over a run that is there",
