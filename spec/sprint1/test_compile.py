@@ -104,7 +104,7 @@ def test_no_graph_breaks(impl, draw, with_targets):
 
 
 @proves("sprints/day002/torch-compile#property")
-@checks("arguments", "invariance")
+@checks("arguments", "invariance", "resources")
 def test_eight_lengths_need_few_compilations(impl, draw, record):
     lengths = (5, 9, 16, 17, 24, 33, 48, 64)
     counts = {}

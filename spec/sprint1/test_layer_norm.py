@@ -24,7 +24,7 @@ def _near(got, want, within=1e-12):
 
 
 @proves("sprints/day005/layernorm-gelu#parity", "karpathy/week07/layer-norm#parity")
-@checks("oracle", "arguments", "gradient", "dtype", "purity")
+@checks("oracle", "arguments", "branches", "gradient", "dtype", "purity")
 @subject("nn.layer_norm")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "normalized"), SHAPES[1:3])
@@ -64,7 +64,7 @@ def test_output_and_gradients_equal_torch(shape, normalized, with_bias, impl, dr
     assert by_hand[2].shape == weight.shape
 
 
-@checks("oracle", "arguments", "dtype", "purity")
+@checks("oracle", "arguments", "branches", "dtype", "purity")
 @subject("nn.layer_norm_backward")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "normalized"), SHAPES[1:3])

@@ -30,7 +30,7 @@ def compute(house: House, impl: str = "impl") -> tuple[dict[str, Any], list[dict
         "rows": {},
         "mutants": _mutants(house, everything),
         "acceptance": _acceptance(house, everything),
-        "matrix": matrix(house, declared),
+        "matrix": matrix(house, declared, current),
         "last_run": _last_run(everything),
     }
     mapping = catalogs.house_names(house.catalog)
@@ -79,11 +79,18 @@ def declarations(house: House) -> list[dict[str, Any]]:
 
 
 def _constants(tree: ast.Module) -> dict[str, Any]:
-    return {
-        node.targets[0].id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-    }
+    """Name → the expression it is given at the top of the module, one by one or several at once."""
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+            continue
+        target, value = node.targets[0], node.value
+        if isinstance(target, ast.Name):
+            found[target.id] = value
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+            pairs = zip(target.elts, value.elts, strict=True)
+            found |= {one.id: part for one, part in pairs if isinstance(one, ast.Name)}
+    return found
 
 
 def _marks(nodes: list[ast.expr], constants: dict[str, Any]) -> dict[str, Any]:
@@ -111,11 +118,18 @@ def _strings(node: ast.expr, constants: dict[str, Any]) -> list[str]:
     return []
 
 
-def matrix(house: House, declared: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """How many tests of each kind a subject has; every name of the contract has a row, so holes are visible."""
+def matrix(house: House, declared: list[dict[str, Any]], current: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many tests of each kind a subject has; every name of the contract has a row, so holes are visible.
+
+    A test's subjects are those that can be read, and those that it was seen to have when it ran: marks may be made.
+    """
+    seen: dict[str, set[str]] = {}
+    for record in current:
+        if record["type"] == "test":
+            seen.setdefault(record["test"].partition("[")[0], set()).update(record["subjects"])
     table: dict[str, Counter[str]] = {name: Counter() for name in contract.load(house.api)}
     for test in declared:
-        for name in test["subjects"]:
+        for name in {*test["subjects"], *seen.get(test["test"], ())}:
             table.setdefault(name, Counter()).update(test["checks"])
     return {name: {kind: counts[kind] for kind in CHECK_KINDS} for name, counts in sorted(table.items())}
 
