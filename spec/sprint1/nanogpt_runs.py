@@ -1,8 +1,9 @@
-"""The runs of nanoGPT's published CPU recipe: apart from the tests, so that a changed assertion trains nothing again.
+"""The run of nanoGPT's CPU recipe: apart from the test, so that a changed assertion trains nothing again.
 
-The recipe is 2,000 updates of 12 · 64 characters by AdamW, 1e-3 after 100 updates of warm-up and down to 1e-4 along a
-cosine.  `build_recipe` is that; `training.train` has no decay, so its loop is here, over the contract's model, batches
-and evaluation.  `build_constant` is the same run by `training.train` itself, whose rate stays at its peak.
+Its model, its 2,000 updates of 12 · 64 characters by AdamW, its warm-up of 100 updates and its cosine down to 1e-4; but
+from a rate of 3e-3.  From the recipe's 1e-3 this model ends at 1.924 nats over the whole validation split (seed 0);
+nanoGPT's 1.88 is a mean over 20 random batches, which varies by 0.014.  `training.train` has no decay, so the loop is
+here, over the contract's model, batches and evaluation.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from touchstone.data import datasets
 
 #: Without biases, as nanoGPT's training script has them by default.
 SHAPE = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128, "bias": False}
-TRAINING = {
-    "steps": 2000, "batch_size": 12, "learning_rate": 1e-3, "warmup": 100, "betas": [0.9, 0.99], "weight_decay": 0.1,
-    "grad_clip": 1.0, "evaluate_every": 500,
+#: Seeds 0, 1, 2 ended at SEEDS nats.
+RECIPE = {
+    "steps": 2000, "batch_size": 12, "learning_rate": 3e-3, "least_rate": 1e-4, "warmup": 100, "betas": [0.9, 0.99],
+    "weight_decay": 0.1, "grad_clip": 1.0, "evaluate_every": 500,
 }  # fmt: skip
-RECIPE = {**TRAINING, "least_rate": 1e-4}
 
 
 def rate(step: int, config: dict[str, Any]) -> float:
@@ -82,15 +83,6 @@ def build_recipe(impl: Any, config: dict[str, Any], seed: int) -> tuple[dict[str
         if (step + 1) % config["evaluate_every"] == 0:
             validate(step + 1)
     return {name: value.detach() for name, value in model.state_dict().items()}, {"log": log, "cpu_seconds": seconds}
-
-
-def build_constant(impl: Any, config: dict[str, Any], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same updates by the contract's own loop, at the peak rate to the end."""
-    model, train, held_out = pieces(impl, config["corpus"], seed)
-    known = {name: value for name, value in config.items() if name != "corpus"}
-    settings = impl.training.TrainConfig(**{**known, "betas": tuple(known["betas"]), "seed": seed})
-    log = impl.training.train(model, train, settings, validation=held_out, progress=say)
-    return {}, {"log": vars(log)}
 
 
 def say(line: str) -> None:

@@ -253,6 +253,7 @@ def test_a_second_derivative_is_right_or_raises(impl, draw):
         return torch.autograd.grad((first * twice).sum() + 0.0 * (q.sum() + k.sum() + v.sum()), (q, k, v))
 
     want = second(impl.attention.scaled_dot_product_attention)
+    impl.attention.flash_attention(q, k, v)  # a stub is a todo: NotImplementedError is a RuntimeError
     try:
         found = second(impl.attention.flash_attention)
     except RuntimeError:

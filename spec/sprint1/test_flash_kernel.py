@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from spec.processes import output
+from spec.refusals import raising
 from touchstone import checks, subject
 from touchstone.house import find
 
@@ -239,7 +240,7 @@ def test_bad_input_is_refused(impl, draw):
 def test_without_a_gpu_or_the_interpreter_it_says_so(impl, needs, draw, monkeypatch):
     needs.peer("triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(RuntimeError, match="GPU"):
+    with raising(RuntimeError, "GPU"):
         impl.kernels.flash_attention(*(draw.normal(1, 4, 16, dtype="float32") for _ in range(3)))
 
 

@@ -215,6 +215,7 @@ def test_a_second_derivative_is_right_or_raises(impl, draw, name):
 
     want = second(unfused(name))
     assert want[0].abs().max() > 1e-3
+    impl[name](*inputs)  # a stub is a todo: NotImplementedError is a RuntimeError
     try:
         got = second(impl[name])
     except RuntimeError:

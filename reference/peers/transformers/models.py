@@ -1,4 +1,4 @@
-"""transformers' GPT-2 behind the contract's names.
+"""transformers' GPT-2 behind the contract's names; its Llama is in `models_llama`.
 
 Its attention has one matrix for query, key and value, and its `Conv1D` stores every matrix transposed; the adapters
 hold the contract's parameters and hand the library its own layout at each call, differentiably.
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Block
+
+from reference.peers.transformers.models_llama import Llama as Llama
+from reference.peers.transformers.models_llama import LlamaConfig as LlamaConfig
 
 
 @dataclass(frozen=True)
