@@ -1,4 +1,4 @@
-"""The command line: `touchstone start | status | next | hint | report | doctor | data`."""
+"""The command line: `touchstone start | status | next | hint | report | keep | doctor | data`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     report = commands.add_parser("report", help="write the scoreboard from what was recorded")
     report.add_argument("--history", action="store_true", help="also keep this state as one night of the history")
     report.add_argument("--chapter", help="write the report of one chapter instead, for example sprint1")
-    for part in (status, following, report):
+    keeping = commands.add_parser("keep", help="put the records of studies and GPU checks where they can be committed")
+    for part in (status, following, report, keeping):
         part.add_argument("--impl", default="impl", help="whose records (default: impl)")
     commands.add_parser("doctor", help="what this machine can and cannot measure, and what would change it")
     commands.add_parser("data", help="the path of a data set, fetched when it is missing")
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         "next": _next,
         "hint": _hint,
         "report": _report,
+        "keep": _keep,
         "doctor": _doctor,
     }
     try:
@@ -53,6 +55,15 @@ def main(argv: list[str] | None = None) -> int:
     except (FileNotFoundError, FileExistsError, ValueError, LookupError) as error:
         print(f"touchstone: {error}", file=sys.stderr)
         return 1
+
+
+def _keep(options: argparse.Namespace) -> int:
+    from touchstone.runs.keeping import keep
+
+    place, tests = keep(houses.find(), options.impl)
+    print(*sorted(tests), sep="\n")
+    print(f"\n{len(tests)} records in {place.relative_to(houses.find().root)}, to be committed")
+    return 0
 
 
 def _start(options: argparse.Namespace) -> int:
