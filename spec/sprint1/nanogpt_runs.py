@@ -17,7 +17,7 @@ from touchstone.data import datasets
 
 #: Without biases, as nanoGPT's training script has them by default.
 SHAPE = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128, "bias": False}
-#: Seeds 0, 1, 2 ended at SEEDS nats.
+#: Seeds 0, 1, 2 ended at 1.790, 1.767 and 1.765 nats.
 RECIPE = {
     "steps": 2000, "batch_size": 12, "learning_rate": 3e-3, "least_rate": 1e-4, "warmup": 100, "betas": [0.9, 0.99],
     "weight_decay": 0.1, "grad_clip": 1.0, "evaluate_every": 500,
