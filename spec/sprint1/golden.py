@@ -6,6 +6,8 @@ code that is known to be right and not yet touched:  python -m spec.sprint1.gold
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -57,7 +59,21 @@ def machine() -> str:
     import torch
 
     processor = hardware().partition(",")[0]
-    return f"{processor}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    return f"{processor} {_kind()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
+def _kind() -> str:
+    """Processors of one name differ: family, model, instructions and caches, by which products are cut up, as a hash."""
+    fields = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "cache size")
+    found = set()
+    with contextlib.suppress(OSError):  # not Linux: the name alone
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in fields:
+                found.add(f"{name.strip()}: {value.strip()}")
+        for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+            found.add(f"{cache.parent.name}: {cache.read_text().strip()}")
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:8]
 
 
 def values(layers: str) -> dict[str, str]:
