@@ -20,7 +20,7 @@ def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Leading axes that the operand lacks are summed away; axes of length 1 are summed and kept.  Shape `shape`, dtype of
     `gradient`.
 
-    >>> unbroadcast(np.ones((4, 3)), (1, 3)).tolist()
+    >>> unbroadcast(torch.ones(4, 3).numpy(), (1, 3)).tolist()
     [[4.0, 4.0, 4.0]]
 
     Raises:

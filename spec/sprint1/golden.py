@@ -63,7 +63,7 @@ def machine() -> str:
 
 
 def _kind() -> str:
-    """Processors of one name differ: family, model, instructions and caches, by which products are cut up, as a hash."""
+    """Processors of one name differ: family, model, instructions, and caches, by which products are cut up; a hash."""
     fields = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "cache size")
     found = set()
     with contextlib.suppress(OSError):  # not Linux: the name alone
