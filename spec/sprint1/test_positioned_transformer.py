@@ -178,7 +178,8 @@ def test_a_causal_model_does_not_look_ahead(impl, draw, positions):
 def test_gradient_is_the_slope(impl, draw, positions):
     made = model(impl, draw, positions=positions, n_layer=1)
     tokens = draw.integers(0, 11, 2, 9)
-    errors = slope_errors(lambda: made(tokens)[0], dict(made.named_parameters()), draw)
+    # A row of the embeddings may be short: its norm bends within a thousandth.
+    errors = slope_errors(lambda: made(tokens)[0], dict(made.named_parameters()), draw, step=1e-4)
     assert max(errors.values()) <= 1e-7
 
 
