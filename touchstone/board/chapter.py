@@ -40,7 +40,10 @@ def build(house: House, chapter: str, impl: str = "impl") -> list[Path]:
 
 
 def collect(house: House, chapter: str, impl: str = "impl") -> list[dict[str, Any]]:
-    """The chapter's states, the records that stand for its tests, the races of its names, and their runs."""
+    """The chapter's states, the records that stand for its tests, the races of what they test, and their runs.
+
+    Its tests are those that prove a line of it, wherever they stand, and those in its own folder.
+    """
     status, current, catalog = states.compute(house, impl)
     rows = [row for row in catalog.rows.values() if row.chapter == chapter]
     if not rows:
@@ -59,9 +62,13 @@ def collect(house: House, chapter: str, impl: str = "impl") -> list[dict[str, An
     ]
     wanted = {line.key for row in rows for line in row.lines}
     names = {name for row in rows for name in status["rows"][row.id]["names"]}
-    tests = [
-        _plain(record, house.root) for record in current if record["type"] == "test" and wanted & set(record["lines"])
+    of_chapter = [
+        record
+        for record in current
+        if record["type"] == "test" and (wanted & set(record["lines"]) or record["test"].startswith(f"spec/{chapter}/"))
     ]
+    names.update(name for record in of_chapter for name in record["subjects"])
+    tests = [_plain(record, house.root) for record in of_chapter]
     races = {
         (record["name"], record["lane"], record["peer"]): record
         for record in current
