@@ -155,6 +155,7 @@ def variance_of_scores(weights):
 @checks("arguments")
 @subject(WEIGHTS)
 @pytest.mark.parametrize("d_k", DRAWS)
+@pytest.mark.process
 def test_scores_of_unit_normal_inputs_have_unit_variance(impl, draw, record, d_k):
     """The variance of q·k is d_k, of q·k/√d_k it is 1.
 

@@ -94,6 +94,7 @@ def test_what_is_unknown_is_named(impl):
 
 @proves("karpathy/week03/char-tokenizer#threshold", "inference/0.4/char-data#property")
 @checks("oracle")
+@pytest.mark.process
 def test_vocabularies_of_real_texts(impl, dataset):
     shakespeare = _text(dataset("shakespeare"))
     tokenizer = impl.tokenizers.CharTokenizer(shakespeare)

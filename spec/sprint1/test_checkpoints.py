@@ -23,6 +23,7 @@ def corpus(draw):
 @proves("sprints/day007/baseline-run#property")
 @checks("state")
 @pytest.mark.parametrize("half", [1, 5, 8])
+@pytest.mark.process
 def test_resuming_equals_never_having_stopped(half, impl, corpus, tmp_path):
     dataset, held_out = impl.data.TokenDataset(corpus[:150], T), impl.data.TokenDataset(corpus[150:], T)
     settings = config(

@@ -50,6 +50,7 @@ def alone(impl, model, prompt, new):
 @subject(GENERATE, SAMPLE, *GPT)
 @pytest.mark.parametrize("bias, tied", [(True, True), (False, False)])
 @pytest.mark.parametrize("lengths", [(5,), (3, 3), (1, 7, 4), (9, 2, 5), (12, 1, 1, 2, 30), (2, 9, 9, 4, 6, 1, 8, 3)])
+@pytest.mark.process
 def test_a_ragged_batch_equals_each_prompt_alone(impl, draw, lengths, bias, tied):
     model, prompts = model_of(impl, draw, bias=bias, tied=tied), prompts_of(draw, lengths)
     new = CONTEXT - max(lengths)  # to the last position
@@ -172,6 +173,7 @@ class Ticks:
 @proves("sprints/day004/decode-batch-bench#artifact", "sprints/day004/decode-batch-bench#parity")
 @checks("oracle", "arguments", "branches", "state", "invariance")
 @subject(BENCHMARK, GENERATE, SAMPLE, *GPT)
+@pytest.mark.process
 def test_rows_say_what_was_timed(impl, draw):
     """On a clock of our own: the columns are the clock's differences, and only generated tokens are counted."""
     model, prompts = model_of(impl, draw), prompts_of(draw, [1 + (5 * i) % 9 for i in range(16)])

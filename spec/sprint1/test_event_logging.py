@@ -240,6 +240,7 @@ def png(image):
 @proves("colab/day036/event-logging#parity")
 @checks("edges", "magnitude")
 @subject(WRITER, READER)
+@pytest.mark.process
 def test_a_changed_bit_is_found(impl, draw, tmp_path):
     with impl.training.TensorBoardWriter(tmp_path / "good") as writer:
         for step in range(3):

@@ -135,6 +135,7 @@ def test_entries_are_whole(impl):
 @proves("sprints/day010/math-cheat-sheet#artifact", "sprints/day010/math-cheat-sheet#parity")
 @checks("oracle", "magnitude", "dtype", "edges")
 @subject(SHEET, "attention.alibi_slopes", "models.GPTConfig", *NAMES)
+@pytest.mark.process
 def test_each_entry_equals_the_implementation(impl, draw, tmp_path, record):
     """A hundred random inputs each; then each constant of each entry is planted wrong, and that entry alone fails."""
     sheet = impl.workflow.formula_sheet()

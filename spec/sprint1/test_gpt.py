@@ -155,6 +155,7 @@ def test_counts_of_the_gpt2_family(impl):
 
 @proves("karpathy/week08/gpt#property")
 @checks("resources", "arguments")
+@pytest.mark.process
 def test_counts_of_generated_configurations(impl, draw):
     karpathy = {"vocab_size": 65, "block_size": 256, "n_layer": 6, "n_head": 6, "n_embd": 384}
     assert count(impl, **karpathy) == 10_770_816

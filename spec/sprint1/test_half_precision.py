@@ -19,6 +19,7 @@ pytestmark = subject(FLASH)
 @proves("sprints/day003/half-precision-stability#parity")
 @checks("oracle", "dtype", "magnitude")
 @subject(FLASH, uses=[ATTENTION, ROUNDOFF])
+@pytest.mark.process
 def test_the_error_is_a_few_unit_roundoffs(impl, oracle, draw, record):
     """The same inputs in both types: numbers of 8 bits, which both have.
 

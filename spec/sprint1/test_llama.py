@@ -117,6 +117,7 @@ def count(impl, **shape):
 
 @proves("nanochat/week07/llama-model#property", "colab/day075/llama-model#property")
 @checks("resources", "arguments")
+@pytest.mark.process
 def test_counts(impl, draw):
     llama2 = {"vocab_size": 32_000, "block_size": 4096, "n_layer": 32, "n_head": 32, "n_embd": 4096}
     assert count(impl, **llama2) == 6_738_415_616
@@ -273,6 +274,7 @@ def test_gpt2_settings_are_gpt2(impl, draw):
 @proves("colab/day075/llama-model#gradient")
 @checks("gradient")
 @pytest.mark.parametrize("changes", [{"n_kv_head": 2}, {"tied": True, "bias": True, "norm": "layer"}])
+@pytest.mark.process
 def test_finite_differences_at_width_16(changes, impl, draw):
     assert SMALL["n_embd"] == 16
     ours = model(impl, drawn(draw, {**SMALL, **changes}), **changes)

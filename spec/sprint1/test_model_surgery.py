@@ -94,6 +94,7 @@ def test_features_are_those_of_a_manual_forward(impl, draw, seed):
 
 @proves("inference/0.8/model-surgery#property")
 @checks("state", "resources", "edges", "branches")
+@pytest.mark.process
 def test_nothing_outlives_the_context(impl, draw, seed):
     model, tokens = tower(seed), draw.integers(0, 5, 4)
     own = model.embed.register_forward_hook(lambda *_: None)
@@ -225,6 +226,7 @@ def test_an_optimizer_from_before_unfreezing_is_detected(impl, draw, seed):
 @checks("oracle", "state", "invariance", "branches")
 @subject(FREEZE)
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.process
 def test_a_hundred_steps_leave_frozen_parts_bit_for_bit(impl, draw, seed, kind):
     """After training, so that momenta and old gradients are there; batch norm's statistics are a part."""
     model = tower(seed)

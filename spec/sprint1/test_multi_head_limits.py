@@ -294,6 +294,7 @@ FLOPS = "4 * (2*b*s*d*d) + 2 * (2*b*h*s*s*(d // h))"  # four projections, Q Kᵀ
 
 @proves("colab/day071/attention-shapes#property")
 @checks("resources", "edges", "state")
+@pytest.mark.process
 def test_shapes_and_flops_are_those_of_the_derivation(impl, draw):
     """50 random sizes, on the device `meta`: only shapes move."""
     for _ in range(50):

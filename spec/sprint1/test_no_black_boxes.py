@@ -139,6 +139,7 @@ def imported(source):
 @proves("karpathy/week08/no-black-boxes#property-2")
 @checks("purity")
 @subject("models.GPT", "models.GPTConfig")
+@pytest.mark.process
 def test_the_implementation_imports_no_such_package(impl):
     """Every file of the layer that has the GPT, statements and dynamic imports; and the scan finds what it must."""
     impl.models.GPT(impl.models.GPTConfig(11, 8, 1, 1, 4))  # a stub imports nothing either

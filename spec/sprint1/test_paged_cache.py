@@ -70,6 +70,7 @@ def call(cache, full, trace, names, action, *rest):
 @subject(PAGED, FULL)
 @pytest.mark.parametrize("n_blocks", [3, 60])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
+@pytest.mark.process
 def test_random_programs_run_as_on_contiguous_memory(impl, oracle, draw, block_size, n_blocks):
     """Sequences grow, fork and end in turns; after every call the blocks add up, at the end all numbers are there.
 

@@ -215,6 +215,7 @@ class Memory(torch.nn.Module):
     ],
     ids=str,
 )
+@pytest.mark.process
 def test_draws_follow_the_distribution(arguments, impl, record):
     """100,000 draws, p > 0.001 in one of two tries under fixed seeds: a false alarm has a probability below 1e-6.
 

@@ -114,6 +114,7 @@ def test_a_step_is_a_rotation(impl, draw, width, base):
 
 @proves("colab/day056/positional-encoding#artifact")
 @checks("edges")
+@pytest.mark.process
 def test_the_picture_holds_the_columns(impl, record, tmp_path):
     """Four dimensions of positions 0–99 at width 64: drawn, stored with the PNG, read back; a changed value shows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

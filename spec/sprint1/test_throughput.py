@@ -133,6 +133,7 @@ MIB = 2**20
 @MEMORY
 @proves("sprints/day002/throughput-report#budget")
 @checks("oracle", "resources")
+@pytest.mark.process
 def test_the_peak_of_a_known_sequence(impl, record):
     """64 MiB, freed, then 32 MiB: the peak is 64, not 96 and not 32."""
     with impl.training.PeakMemory() as meter:

@@ -157,6 +157,7 @@ def test_offsets_are_drawn_with_replacement(impl):
 @proves("sprints/day007/corpus-loader#property-2")
 @checks("oracle", "edges")
 @pytest.mark.parametrize("starts", [40, 2])
+@pytest.mark.process
 def test_offsets_are_uniform(starts, impl, record):
     """Two sets of 100,000 draws, as one batch and as steps of 20; one of p ≤ 0.001 in each of two tries is a failure.
 

@@ -210,6 +210,7 @@ def ends_of_the_gradient(impl, seed, norm_first, layers=24, d=64):
 
 @proves("inference/0.5/transformer-block#property-2")
 @checks("magnitude", "gradient")
+@pytest.mark.process
 def test_pre_norm_keeps_the_last_gradients_small(impl, record):
     """Over 24 blocks.  Weights are given, so the figure is the function's own: 5.7; other seeds gave 3.7 and 3.4."""
     ratios = {first: [ends_of_the_gradient(impl, seed, first) for seed in range(5)] for first in (True, False)}

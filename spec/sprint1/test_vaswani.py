@@ -212,6 +212,7 @@ def test_one_matrix_serves_three_places(impl, draw):
 
 @proves("nanochat/week04/vaswani-section-3#property-2")
 @checks("branches", "purity")
+@pytest.mark.process
 def test_where_dropout_acts(impl, draw):
     """Seen from outside: the sums that begin a stream, and what a sub-layer adds, lose entries; nothing else does.
 
@@ -310,6 +311,7 @@ def test_padding_and_the_future_are_not_seen(impl, draw):
 
 
 @checks("gradient")
+@pytest.mark.process
 def test_finite_differences(impl, draw):
     ours = model(impl, drawn(draw, shapes(SMALL)), n_layers=2)
     with torch.no_grad():  # away from ReLU's kink

@@ -97,6 +97,7 @@ def test_the_price(runs, record):
 
 @subject(*STUDIED)
 @checks("arguments", "edges", "purity", "state", "invariance", "branches", "gradient")
+@pytest.mark.process
 def test_a_small_study(impl):
     """Every field away from its default, twice: the same values, the caller's generators untouched."""
     fields = {
