@@ -13,7 +13,7 @@ from reference.nn import layer_norm
 Array = Any
 
 
-def attention_maps(tokens: Array, *, weights: dict[str, Array], config: Any) -> Array:
+def gpt_attention_maps(tokens: Array, *, weights: dict[str, Array], config: Any) -> Array:
     """softmax(Q_h K_hᵀ/√d_head) of each layer's normalised stream, (batch, layers, heads, time, time)."""
     width = config.n_embd // config.n_head
     x = weights["token_embedding.weight"][tokens] + weights["position_embedding.weight"][: tokens.shape[1]]
@@ -32,9 +32,21 @@ def attention_maps(tokens: Array, *, weights: dict[str, Array], config: Any) -> 
     return np.stack(layers, axis=1)
 
 
+def _shape(maps: Array) -> tuple[int, int, int, int]:
+    """Batch, layers, heads and time of square maps."""
+    if maps.ndim != 5 or maps.shape[3] != maps.shape[4]:
+        raise ValueError(f"maps must be (batch, layers, heads, time, time), got {maps.shape}")
+    batch, layers, heads, time, _ = maps.shape
+    return batch, layers, heads, time
+
+
 def head_scores(maps: Array, tokens: Array) -> dict[str, Array]:
     """Each score as a mean over its queries, one after the other."""
-    batch, layers, heads, time, _ = maps.shape
+    batch, layers, heads, time = _shape(maps)
+    if tokens.shape != (batch, time):
+        raise ValueError(f"tokens have shape {tokens.shape}, maps {maps.shape}")
+    if time < 2:
+        raise ValueError(f"maps of shape {maps.shape} have no earlier token")
     previous, first, induction = [], [], []
     for row in range(batch):
         for t in range(1, time):
@@ -52,7 +64,9 @@ def head_scores(maps: Array, tokens: Array) -> dict[str, Array]:
 
 def head_diversity(maps: Array) -> Array:
     """1 − mean of ⟨a, b⟩ / (|a| |b|) over pairs of heads."""
-    layers, heads = maps.shape[1:3]
+    _, layers, heads, _ = _shape(maps)
+    if heads < 2:
+        raise ValueError(f"heads: {heads} in maps of shape {maps.shape} make no pair")
     found = []
     for layer in range(layers):
         cosines = []

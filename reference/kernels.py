@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.attention.dense import scaled_dot_product_attention
+from reference.attention.flash import flash_attention as tiled
 from reference.nn import gelu, gelu_backward, layer_norm, layer_norm_backward
 
 Array = Any
@@ -16,7 +16,7 @@ def flash_attention(
     query: Array, key: Array, value: Array, *, is_causal: bool = False, scale: float | None = None
 ) -> Array:
     """softmax(scale · Q Kᵀ) V."""
-    return scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scale)
+    return tiled(query, key, value, is_causal=is_causal, scale=scale)
 
 
 # -- fused layers ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from reference.attention.dense import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
 )
+from reference.attention.masks import causal_mask
 
 Array = Any
 State = tuple[Array, Array, Array]
@@ -43,6 +44,9 @@ def flash_attention(
         if size < 1:
             raise ValueError(f"{name} must be positive, got {size}")
     mixed = scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scale)
+    lost = _lost(query, key, is_causal, scale)
+    if lost.any():
+        mixed = np.where(lost[..., None], np.nan, mixed)
     if check_finite:
         for name, array in (("query", query), ("key", key), ("value", value)):
             if not np.isfinite(array).all():
@@ -50,10 +54,27 @@ def flash_attention(
     return mixed
 
 
+def _lost(query: Array, key: Array, is_causal: bool, scale: float | None) -> Array:
+    """Queries that see keys, all with a score of −∞: the softmax of those has no value."""
+    with np.errstate(all="ignore"):
+        scores = _factor(query, scale) * (query @ _t(key))
+    seen = causal_mask(*scores.shape[-2:]) if is_causal else np.ones(scores.shape[-2:], dtype=bool)
+    return seen.any(axis=-1) & np.all((scores == -np.inf) | ~seen, axis=-1)
+
+
 def flash_attention_backward(
-    grad: Array, query: Array, key: Array, value: Array, *, is_causal: bool = False, scale: float | None = None
+    grad: Array,
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    query_tile: int = 128,
+    key_tile: int = 256,
+    check_finite: bool = False,
 ) -> tuple[Array, ...]:
-    """(dQ, dK, dV)."""
+    """(dQ, dK, dV), whatever the tiles."""
     return scaled_dot_product_attention_backward(grad, query, key, value, is_causal=is_causal, scale=scale)
 
 

@@ -46,7 +46,7 @@ def test_maps_equal_the_oracle_and_leave_the_logits_alone(impl, oracle, draw, ba
     kept, state = tokens.clone(), torch.get_rng_state()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     maps = impl.evaluation.attention_maps(model, tokens)
-    want = oracle.evaluation.attention_maps(tokens.numpy(), weights=as_oracle(model), config=model.config)
+    want = oracle.evaluation.gpt_attention_maps(tokens.numpy(), weights=as_oracle(model), config=model.config)
     assert maps.shape == (batch, 2, 3, time, time)
     assert (maps - torch.from_numpy(want)).abs().max() <= 1e-12
     assert (maps.sum(dim=-1) - 1).abs().max() <= 1e-12

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from spec.differences import slope_errors
+from spec.layers import needs_tensors
 from spec.sprint1.attention_cases import relative_error
 from spec.sprint1.tensor_meter import metered, saved_bytes, slope
 from touchstone import checks, proves, subject
@@ -108,6 +109,7 @@ def test_large_scores_in_any_order_of_tiles(parity, draw, falling):
 @checks("oracle", "arguments", "gradient", "dtype", "edges", "purity", "branches")
 @subject(STATE)
 def test_a_state_is_a_maximum_a_sum_and_a_mix(parity, impl, draw):
+    needs_tensors(impl, "attention.attention_state", "a state is a tuple, which is not differentiated through")
     for dtype in ("float64", "float32"):
         for queries, keys, scale in ((5, 7, None), (1, 1, 2.0), (4, 9, -0.3), (2, 1, None)):
             parity(STATE, *operands(draw, queries, keys, dtype), scale=scale, gradients=True, within={"float64": 1e-12})
@@ -178,6 +180,7 @@ def test_merging_is_associative_and_order_free_with_an_identity(impl, oracle, dr
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_merged_states_normalised_are_attention(impl, draw, dtype):
     """o / l, with its gradient, whatever the cut; scores of ±100 so that nothing works without the maximum."""
+    needs_tensors(impl, "attention.merge_states", "a state is a tuple, which is not differentiated through")
     inputs = [x.requires_grad_() for x in operands(draw, 5, 12, dtype)]
     double = [x.detach().double().requires_grad_() for x in inputs]
     want = impl.attention.scaled_dot_product_attention(*double, scale=8.0)
@@ -245,6 +248,7 @@ def test_gradients_of_some_inputs_alone(impl, draw):
 @subject(FLASH, uses=[ATTENTION])
 def test_a_second_derivative_is_right_or_raises(impl, draw):
     """A backward that hides its own dependence on the inputs would give zeros, or half of the truth, unsaid."""
+    needs_tensors(impl, "attention.flash_attention", "its backward is not torch's to derive")
     q, k, v = (x.requires_grad_() for x in operands(draw, 4, 4, batch=()))
     weight, twice = draw.normal(4, 6), draw.normal(4, 8)
 
@@ -282,6 +286,7 @@ def memory(attention, draw, length):
 @pytest.mark.process
 def test_memory_grows_with_the_length_not_with_its_square(impl, draw, record):
     """Counted below autograd, where also what a custom backward makes is seen."""
+    needs_tensors(impl, "attention.flash_attention", "its work is not torch's to count")
     tiled = [memory(impl.attention.flash_attention, draw, length) for length in LENGTHS]
     untiled = [memory(impl.attention.scaled_dot_product_attention, draw, length) for length in LENGTHS[:4]]
     exponents = slope(LENGTHS, [found[0] for found in tiled]), slope(LENGTHS[:4], [found[0] for found in untiled])
@@ -308,6 +313,7 @@ def test_tiles_that_nobody_sees_are_skipped(impl, draw):
 
     PyTorch's counter does not know every product that is added in place, so shares are held and no totals.
     """
+    needs_tensors(impl, "attention.flash_attention", "its work is not torch's to count")
     from torch.utils.flop_counter import FlopCounterMode
 
     def flops(queries, keys, is_causal):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from spec.layers import needs_tensors
 from spec.processes import output
 from spec.refusals import raising
 from touchstone import checks, subject
@@ -203,6 +204,7 @@ def test_targets_that_do_not_exist_are_refused(impl):
 
 @checks("edges", "gradient")
 def test_bad_input_is_refused(impl, draw):
+    needs_tensors(impl, "kernels.flash_attention", "it has one floating dtype")
     attention = impl.kernels.flash_attention
     q, k, v = (draw.normal(2, *shape, dtype="float32") for shape in ((5, 32), (7, 32), (7, 16)))
     for place, name in enumerate(("query", "key", "value")):
@@ -238,6 +240,7 @@ def test_bad_input_is_refused(impl, draw):
 
 @checks("edges")
 def test_without_a_gpu_or_the_interpreter_it_says_so(impl, needs, draw, monkeypatch):
+    needs_tensors(impl, "kernels.flash_attention", "it has no device")
     needs.peer("triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with raising(RuntimeError, "GPU"):

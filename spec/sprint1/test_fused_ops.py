@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from spec.differences import slope_errors
+from spec.layers import needs_tensors
 from spec.sprint1.attention_cases import relative_error
 from spec.sprint1.fused_cases import FUSED, GELU, MLP, NORM, composed, operands, outputs, unfused
 from spec.sprint1.tensor_meter import metered, saved_bytes
@@ -215,6 +216,7 @@ def test_a_second_derivative_is_right_or_raises(impl, draw, name):
 
     want = second(unfused(name))
     assert want[0].abs().max() > 1e-3
+    needs_tensors(impl, name, "its backward is not torch's to derive")
     impl[name](*inputs)  # a stub is a todo: NotImplementedError is a RuntimeError
     try:
         got = second(impl[name])
@@ -233,6 +235,7 @@ def test_a_second_derivative_is_right_or_raises(impl, draw, name):
 @each_operation
 def test_less_is_kept_for_the_backward(impl, draw, record, name):
     """Saved tensors by hooks, whatever they are; parameters are kept anyway and not counted."""
+    needs_tensors(impl, name, "its memory is not torch's")
     rows, width = 640, 32
     _, *others = inputs = [part.requires_grad_() for part in operands(draw, name, (rows,), width, "float32")]
     parameters = others[1:] if name == NORM else others
@@ -255,6 +258,7 @@ def test_less_is_kept_for_the_backward(impl, draw, record, name):
 @each_operation
 def test_fewer_tensors_and_bytes_are_made(impl, draw, record, name):
     """Counted below autograd: passes that write a new tensor, and the most that lives at once, without gradients."""
+    needs_tensors(impl, name, "its memory is not torch's")
     inputs = operands(draw, name, (4096,), 16, "float32")
     tallies = {}
     with torch.no_grad():
@@ -296,6 +300,7 @@ def test_rows_do_not_meet(impl, draw, name):
 @checks("edges", "arguments")
 @each_operation
 def test_bad_input_is_refused(impl, draw, name):
+    needs_tensors(impl, name, "it has one floating dtype")
     inputs = operands(draw, name)
     with pytest.raises(ValueError, match="int64"):
         impl[name](inputs[0].long(), *inputs[1:])

@@ -63,7 +63,7 @@ def test_maps_of_the_tiny_gpt(impl, oracle, artifact, dataset, needs, tmp_path):
         before = model(tokens)[0]
         maps = impl.evaluation.attention_maps(model, tokens)
         assert torch.equal(model(tokens)[0], before)
-    want = oracle.evaluation.attention_maps(
+    want = oracle.evaluation.gpt_attention_maps(
         tokens.numpy(), weights={name: value.double().numpy() for name, value in weights.items()}, config=model.config
     )
     assert maps.shape == (1, 4, 4, 16, 16)
@@ -213,7 +213,7 @@ def test_a_head_learns_to_look_three_back(impl, oracle, artifact, record):
         record("loss of copying from three back", model(tokens, targets)[1].item(), "nats")
     assert loss[0] > math.log(16) - 0.2
     assert by_head.max() >= 0.9
-    want = oracle.evaluation.attention_maps(tokens.numpy(), weights=as_oracle(model), config=model.config)
+    want = oracle.evaluation.gpt_attention_maps(tokens.numpy(), weights=as_oracle(model), config=model.config)
     assert (maps - torch.from_numpy(want)).abs().max() <= 1e-4
     before = impl.evaluation.attention_maps(fresh(impl, COPY), tokens)
     assert before.diagonal(offset=-3, dim1=-2, dim2=-1).mean() < 0.2
