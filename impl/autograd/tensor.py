@@ -44,9 +44,6 @@ class Tensor:
     def __repr__(self) -> str:
         return f"Tensor({self.data!r}, requires_grad={self.requires_grad})"
 
-    def __len__(self) -> int:
-        return len(self.data)
-
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the array."""

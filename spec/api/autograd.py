@@ -74,7 +74,7 @@ class Tensor:
         ...
 
     def detach(self) -> Tensor:
-        """Return the same array as a leaf that wants no gradient."""
+        """Return the same array, of the same shape, as a leaf that wants no gradient."""
         ...
 
     def backward(self, gradient: Any = None) -> None:
@@ -90,31 +90,31 @@ class Tensor:
         ...
 
     def exp(self) -> Tensor:
-        """e to the power of each element."""
+        """e to the power of each element, in the same shape."""
         ...
 
     def log(self) -> Tensor:
-        """The natural logarithm."""
+        """The natural logarithm of each element, in the same shape."""
         ...
 
     def tanh(self) -> Tensor:
-        """The hyperbolic tangent."""
+        """The hyperbolic tangent of each element, in the same shape."""
         ...
 
     def relu(self) -> Tensor:
-        """max(x, 0)."""
+        """max(x, 0) of each element x, in the same shape."""
         ...
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The sum over `axis` (all axes when None), which stays as length 1 with `keepdims`."""
+        """The sum over `axis` (all axes when None), which leaves the shape or, with `keepdims`, stays in it as 1."""
         ...
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The mean; `axis` and `keepdims` as in `sum`."""
+        """The mean; shape, `axis` and `keepdims` as in `sum`."""
         ...
 
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
-        """The largest element; `axis` and `keepdims` as in `sum`."""
+        """The largest element; shape, `axis` and `keepdims` as in `sum`."""
         ...
 
     def reshape(self, shape: Sequence[int]) -> Tensor:
@@ -122,7 +122,7 @@ class Tensor:
         ...
 
     def transpose(self, axes: Sequence[int] | None = None) -> Tensor:
-        """The axes in the order `axes`; None turns them round."""
+        """The axes, and with them the shape, in the order `axes`; None turns them round."""
         ...
 
     def masked_fill(self, mask: Any, value: float) -> Tensor:

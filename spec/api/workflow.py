@@ -107,7 +107,7 @@ def api_coverage(package: ModuleType, contract: str | Path | None = None) -> Api
             counts for the class;
         "N is explained, and is no parameter": an entry of an "Args:" section;
         "E is raised unsaid": its own lines raise E, and none of these names it;
-        "no shape is said of a tensor": a tensor is annotated without one, and no text gives one;
+        "no shape is said of a tensor": a tensor is annotated without one, and its own documentation gives none;
         "an example gives something else: …": a doctest fails; it sees the names of its room, and torch.
     A name in `__all__` that does not exist has the gap "is in __all__, and is not there".
 

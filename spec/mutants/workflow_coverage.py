@@ -69,6 +69,12 @@ MUTANTS = _of(
         r"\bshapes?\b|Tensor|of",
     ),
     (
+        "any_shape_near",
+        "takes a shape that stands anywhere in the room for the tensor's own",
+        "_SHAPE.search(doc)",
+        "_SHAPE.search(said)",
+    ),
+    (
         "annotations_of_the_code",
         "does not read the contract's annotations",
         "[note for text in texts for note in text.annotations] or _annotations(functions)",

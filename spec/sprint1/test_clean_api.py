@@ -21,7 +21,7 @@ CONTRACT = Path(touchstone.__file__).parent.parent / "spec" / "api"
 pytestmark = subject(COVERAGE)
 
 ROOM = '''
-"""A room: everything takes `device`."""
+"""A room of shapes: everything takes `device`."""
 import functools
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ def test_everything_public_is_found_and_nothing_else(impl, package):
 
 #: What is wrong → the replacement in the room that makes it so, and the gaps that must be found.
 GAPS = {
-    "a module without a docstring": (('"""A room: everything takes `device`."""', "'' + ''"), None),
+    "a module without a docstring": (('"""A room of shapes: everything takes `device`."""', "'' + ''"), None),
     "a class without a docstring": (('"""A box."""', "pass"), {"room.Outer: no docstring"}),
     "a method without a docstring": (('"""A box of a width."""', "pass"), {"room.Box.of: no docstring"}),
     "a property without a docstring": (('"""How many."""', ""), {"room.Box.size: no docstring"}),
@@ -211,7 +211,7 @@ def test_an_example_that_fails_is_a_gap(impl, package):
 @checks("branches", "oracle")
 def test_a_contract_speaks_for_its_names_and_is_held_to_them(impl, package, tmp_path):
     bare = package(
-        ('"""A room: everything takes `device`."""', '"""A room."""'),
+        ('"""A room of shapes: everything takes `device`."""', '"""A room."""'),
         ("`x` (n, d), a row each: (n,)", "it"),
         ("  Raises KeyError.", ""),
     )

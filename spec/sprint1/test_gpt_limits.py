@@ -188,26 +188,6 @@ def test_a_configuration_is_a_value(impl):
         config.n_layer = 7  # a model that has been built would not follow
 
 
-@checks("arguments", "invariance")
-def test_padding_on_the_left_and_given_positions(impl, draw):
-    """Real tokens see no padding and count from 0 behind it; positions choose rows of the position embedding."""
-    gpt = model(impl).double().eval()
-    with torch.no_grad():
-        gpt.position_embedding.weight.normal_(generator=torch.Generator().manual_seed(1))
-        vocabulary, places = len(gpt.token_embedding.weight), len(gpt.position_embedding.weight)
-        tokens = draw.integers(0, vocabulary, 2, 4)
-        alone = gpt(tokens)[0]
-        padded = torch.cat([draw.integers(0, vocabulary, 2, 1), tokens], dim=1)
-        real = torch.tensor([[False, True, True, True, True]] * 2)
-        assert (gpt(padded, padding_mask=real)[0][:, 1:] - alone).abs().max() <= 1e-10
-        chosen = torch.arange(2, 6)  # a later stretch: transformers takes a gap for the start of another text
-        moved = gpt(tokens, positions=chosen)[0]
-        assert (moved - alone).abs().max() > 1e-3
-        rows = gpt.position_embedding.weight.clone()
-        gpt.position_embedding.weight[:4] = rows[chosen]
-        assert places >= 6 and (gpt(tokens)[0] - moved).abs().max() <= 1e-10
-
-
 @subject("models.GPT", "models.GPTConfig")
 @proves("nanochat/week04/gpt-model#artifact")
 @checks("resources")

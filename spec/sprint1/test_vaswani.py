@@ -210,6 +210,11 @@ def test_one_matrix_serves_three_places(impl, draw):
     assert torch.equal(after[..., rest], before[..., rest])
 
 
+def bits(n):
+    """All 2^n rows of n zeros and ones."""
+    return (torch.arange(2**n)[:, None] >> torch.arange(n) & 1).double()
+
+
 @proves("nanochat/week04/vaswani-section-3#property-2")
 @checks("branches", "purity")
 @pytest.mark.process
@@ -223,7 +228,6 @@ def test_where_dropout_acts(impl, draw):
     p, entries = 0.4, [1, 4, 6]
     weights, rows = drawn(draw, shapes(SMALL)), 240
     quiet, table = silent(weights), weights["embedding.weight"]
-    bits = lambda n: (torch.arange(2**n)[:, None] >> torch.arange(n) & 1).double()  # noqa: E731
     begins, arrives = bits(8).repeat_interleave(8, dim=0) / (1 - p), bits(3).repeat(256, 1) / (1 - p)
     ids, memory = draw.integers(0, 11, rows, 1), draw.normal(rows, 3, 8)
     start = math.sqrt(8) * table[ids[:, 0]] + torch.tensor([0.0, 1.0] * 4)  # position 0: sin 0, cos 0, ...

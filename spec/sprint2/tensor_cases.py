@@ -22,26 +22,19 @@ def broadcastable() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     ]
 
 
-def agree(
-    impl: Any,
-    ours: Callable[..., Any],
-    theirs: Callable[..., Any],
-    *arrays: np.ndarray,
-    weights: Callable[..., np.ndarray] | None = None,
-    within: float = 1e-10,
-) -> None:
-    """Values and all gradients of both, relative to the largest; `weights(*shape)` draws the seed of the backward."""
+def agree(impl: Any, draw: Any, ours: Callable[..., Any], theirs: Callable[..., Any], *arrays: np.ndarray) -> None:
+    """Values and all gradients of both, to 1e-10 of the largest, under a drawn seed of the backward."""
     import torch
 
     mine = [impl.autograd.Tensor(array.copy(), requires_grad=True) for array in arrays]
     other = [torch.tensor(array, requires_grad=True) for array in arrays]
     found, wanted = ours(*mine), theirs(*other)
-    close(found.data, wanted.detach().numpy(), within, "value")
-    seed = np.ones(found.shape) if weights is None else weights(*found.shape)
+    close(found.data, wanted.detach().numpy(), 1e-10, "value")
+    seed = draw.normal(*found.shape).numpy()
     found.backward(seed.copy())
-    wanted.backward(torch.from_numpy(np.asarray(seed)))
+    wanted.backward(torch.from_numpy(seed))
     for place, (x, y, array) in enumerate(zip(mine, other, arrays, strict=True)):
-        close(x.grad, y.grad.numpy(), within, f"gradient of operand {place}")
+        close(x.grad, y.grad.numpy(), 1e-10, f"gradient of operand {place}")
         assert x.grad.dtype == array.dtype
         assert np.array_equal(x.data, array), "an operand was changed"
 
