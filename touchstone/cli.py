@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     report = commands.add_parser("report", help="write the scoreboard from what was recorded")
     report.add_argument("--history", action="store_true", help="also keep this state as one night of the history")
     report.add_argument("--chapter", help="write the report of one chapter instead, for example sprint1")
-    keeping = commands.add_parser("keep", help="put the records of studies and GPU checks where they can be committed")
-    for part in (status, following, report, keeping):
+    commands.add_parser("keep", help="put the records of studies and GPU checks where they can be committed")
+    for part in (status, following, report):
         part.add_argument("--impl", default="impl", help="whose records (default: impl)")
     commands.add_parser("doctor", help="what this machine can and cannot measure, and what would change it")
     commands.add_parser("data", help="the path of a data set, fetched when it is missing")
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def _keep(options: argparse.Namespace) -> int:
     from touchstone.runs.keeping import keep
 
-    place, tests = keep(houses.find(), options.impl)
+    place, tests = keep(houses.find())
     print(*sorted(tests), sep="\n")
     print(f"\n{len(tests)} records in {place.relative_to(houses.find().root)}, to be committed")
     return 0

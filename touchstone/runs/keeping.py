@@ -15,26 +15,26 @@ RARE = {"study", "gpu"}
 FILE = "kept.jsonl"
 
 
-def keep(house: House, impl: str = "impl") -> tuple[Path, list[str]]:
-    """Write the newest standing records of studies and GPU checks, with their runs, to `reports/evidence/kept.jsonl`.
+def keep(house: House) -> tuple[Path, list[str]]:
+    """Write the newest standing records of `impl`'s studies and GPU checks, with their runs, to `reports/evidence/`.
 
     What was kept before and still stands stays; what has gone stale goes.  Returns the file and the tests in it.
 
     Raises:
         ValueError: there is nothing to keep.
     """
-    _, current, _ = states.compute(house, impl)
+    _, current, _ = states.compute(house)
     tests = [
         record
         for record in current
         if record["type"] == "test"
         and record["tier"] in RARE
-        and record["impl"] == impl
+        and record["impl"] == "impl"
         and record["outcome"] == "passed"
         and not record["stale"]
     ]
     if not tests:
-        raise ValueError(f"no study and no GPU check of {impl} has a record that stands: pytest spec -m 'study or gpu'")
+        raise ValueError("no study and no GPU check has a record that stands: pytest spec -m 'study or gpu'")
     runs: dict[str, dict[str, Any]] = {record["run"]: record for record in current if record["type"] == "run"}
     used = sorted({record["run"] for record in tests})
     lines = [
