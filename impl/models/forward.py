@@ -31,7 +31,7 @@ def gpt_forward(
         )
         x = x + _linear(attend(layer, q, k, v).transpose(1, 2).flatten(2), weights, f"{block}attention.out_proj")
         h = _linear(_norm(x, weights, block + "norm2"), weights, block + "mlp.fc")
-        x = x + _linear(F.gelu(h, approximate="tanh"), weights, block + "mlp.proj")
+        x = x + _linear(F.gelu(h, approximate=config.approximate), weights, block + "mlp.proj")
     head = weights.get("head.weight", weights["token_embedding.weight"])
     return F.linear(_norm(x, weights, "norm"), head)
 

@@ -8,16 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impl.models.block import Block
+from impl.models.block import Block, Norm
 from impl.models.padding import attention_mask, token_positions
-from impl.nn import LayerNorm, cross_entropy
+from impl.nn import cross_entropy
 
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a GPT: V, T, L, heads, d; dropout in [0, 1); biases; a head tied to the token embedding."""
+    """The shape of a GPT: V, T, L, heads, d; dropout in [0, 1); biases; a head tied to the token embedding;
+    the form of GELU."""
 
     vocab_size: int
     block_size: int
@@ -27,6 +28,7 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True
     tied: bool = True
+    approximate: str = "tanh"
 
 
 class GPT(nn.Module):
@@ -47,9 +49,16 @@ class GPT(nn.Module):
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(config.n_embd, config.n_head, dropout=config.dropout, bias=config.bias) for _ in range(config.n_layer)
+            Block(
+                config.n_embd,
+                config.n_head,
+                dropout=config.dropout,
+                bias=config.bias,
+                approximate=config.approximate,
+            )
+            for _ in range(config.n_layer)
         )
-        self.norm = LayerNorm(config.n_embd, bias=config.bias)
+        self.norm = Norm(config.n_embd, bias=config.bias)
         self.head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self._initialise()
 
@@ -98,21 +107,18 @@ class GPT(nn.Module):
             raise ValueError(f"tokens must be (batch, time) and not empty, got shape {tuple(tokens.shape)}")
         if tokens.shape[1] > self.config.block_size:
             raise ValueError(f"tokens: {tokens.shape[1]} positions exceed block_size = {self.config.block_size}")
-        self._check_ids("tokens", tokens)
-        if targets is not None:
-            if targets.shape != tokens.shape:
-                raise ValueError(f"targets have shape {tuple(targets.shape)}, tokens {tuple(tokens.shape)}")
-            self._check_ids("targets", torch.where(targets == IGNORED, 0, targets))
+        self._check_ids(tokens)  # those of the targets are looked at by the loss
+        if targets is not None and targets.shape != tokens.shape:
+            raise ValueError(f"targets have shape {tuple(targets.shape)}, tokens {tuple(tokens.shape)}")
 
-    def _check_ids(self, name: str, ids: Tensor) -> None:
-        if ids.is_meta:  # shapes only: there are no values to check
+    def _check_ids(self, tokens: Tensor) -> None:
+        if tokens.is_meta:  # shapes only: there are no values to check
             return
+        bound = f"[0, vocab_size = {self.config.vocab_size})"
         if torch.compiler.is_compiling():  # a graph does not branch on values: it asserts them, as a RuntimeError
-            known = ((ids >= 0) & (ids < self.config.vocab_size)).all()
-            torch._assert_async(known, f"{name}: an id is outside [0, vocab_size = {self.config.vocab_size})")
+            known = ((tokens >= 0) & (tokens < self.config.vocab_size)).all()
+            torch._assert_async(known, f"tokens: an id is outside {bound}")
             return
-        low, high = (int(bound) for bound in torch.aminmax(ids))
+        low, high = (int(end) for end in torch.aminmax(tokens))
         if low < 0 or high >= self.config.vocab_size:
-            raise ValueError(
-                f"{name}: id {low if low < 0 else high} is outside [0, vocab_size = {self.config.vocab_size})"
-            )
+            raise ValueError(f"tokens: id {low if low < 0 else high} is outside {bound}")

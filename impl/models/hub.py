@@ -83,7 +83,7 @@ def gpt_config(told: dict[str, Any]) -> GPTConfig:
     """Read a GPT-2 `config.json`; what would make it another function is refused."""
     _refuse_other(
         told,
-        activation_function=("gelu_new", "gelu_pytorch_tanh"),
+        activation_function=("gelu_new", "gelu_pytorch_tanh", "gelu"),
         layer_norm_epsilon=(1e-5,),
         scale_attn_weights=(True,),
         scale_attn_by_inverse_layer_idx=(False,),
@@ -98,6 +98,7 @@ def gpt_config(told: dict[str, Any]) -> GPTConfig:
         n_head=_size(told, "n_head"),
         n_embd=width,
         tied=_flag(told, "tie_word_embeddings", True),
+        approximate="none" if told.get("activation_function") == "gelu" else "tanh",
     )
 
 
@@ -140,7 +141,7 @@ def told_gpt(config: GPTConfig) -> dict[str, Any]:
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_embd": config.n_embd,
-        "activation_function": "gelu_new",
+        "activation_function": "gelu_new" if config.approximate == "tanh" else "gelu",
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": config.tied,
         "resid_pdrop": config.dropout,

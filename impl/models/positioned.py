@@ -22,8 +22,8 @@ from impl.attention import (
     causal_mask,
     sinusoidal_positions,
 )
-from impl.models.block import FeedForward
-from impl.nn import LayerNorm, cross_entropy
+from impl.models.block import FeedForward, Norm
+from impl.nn import cross_entropy
 
 POSITIONS = ("none", "learned", "sinusoidal", "relative", "alibi", "rotary")
 IGNORED = -100
@@ -58,7 +58,7 @@ class PositionedTransformer(nn.Module):
         self.relative = RelativePositionBias(heads, bidirectional=not config.causal) if named == "relative" else None
         self.rotary = RotaryEmbedding(d // heads) if named == "rotary" else None
         self.blocks = nn.ModuleList(_Block(d, heads) for _ in range(config.n_layer))
-        self.norm = LayerNorm(d)
+        self.norm = Norm(d)
         self.head = nn.Linear(d, config.vocab_size, bias=False)
         # Layers begin as torch's do, σ = 1/√(3 d): at this width GPT-2's 0.02 would leave the scores flat for long.
         nn.init.normal_(self.token_embedding.weight, std=d**-0.5)
@@ -120,9 +120,9 @@ class _Block(nn.Module):
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(d_model)
+        self.norm1 = Norm(d_model)
         self.attention = _Attention(d_model, n_heads)
-        self.norm2 = LayerNorm(d_model)
+        self.norm2 = Norm(d_model)
         self.mlp = FeedForward(d_model)
 
     def forward(

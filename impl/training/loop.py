@@ -86,7 +86,8 @@ def _train(
     progress: Callable[[str], None],
 ) -> TrainingLog:
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), config.learning_rate, config.betas, eps=1e-8)
+    groups = _groups(model, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, eps=1e-8, fused=True)
     log = TrainingLog()
     first = 0
     set_seed(config.seed, strict=torch.are_deterministic_algorithms_enabled())

@@ -28,17 +28,21 @@ Weights = dict[str, Array]
 # ---------------------------------------------------------------------------
 
 
-def feed_forward(x: Array, *, weights: Weights, d_model: int, dropout: float = 0.0, bias: bool = True) -> Array:
-    """Position by position, hidden width 4 d, tanh GELU; dropout is off."""
+def feed_forward(
+    x: Array, *, weights: Weights, d_model: int, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh"
+) -> Array:
+    """Position by position, hidden width 4 d; dropout is off."""
     _check_width(x, d_model, dropout)
-    return _linear(gelu(_linear(x, weights, "fc"), "tanh"), weights, "proj")
+    return _linear(gelu(_linear(x, weights, "fc"), approximate), weights, "proj")
 
 
-def feed_forward_backward(grad: Array, x: Array, *, weights: Weights) -> tuple[Array, Weights]:
+def feed_forward_backward(
+    grad: Array, x: Array, *, weights: Weights, approximate: str = "tanh"
+) -> tuple[Array, Weights]:
     """∂x, and ∂ of each weight."""
     found: Weights = {}
     h = _linear(x, weights, "fc")
-    into_h = gelu_backward(_linear_backward(grad, gelu(h, "tanh"), weights, "proj", found), h, "tanh")
+    into_h = gelu_backward(_linear_backward(grad, gelu(h, approximate), weights, "proj", found), h, approximate)
     return _linear_backward(into_h, x, weights, "fc", found), found
 
 
@@ -54,12 +58,15 @@ def block(
     n_heads: int,
     dropout: float = 0.0,
     bias: bool = True,
+    approximate: str = "tanh",
     mask: Array | None = None,
 ) -> Array:
     """One pre-norm block with causal self-attention, or by a mask of its own; dropout is off."""
     _check_width(x, d_model, dropout)
     middle = _middle(x, weights, d_model, n_heads, mask)
-    return middle + _branch(middle, weights, d_model)
+    own = _inside(weights, "mlp.")
+    branch = _norm(middle, weights, "norm2")
+    return middle + feed_forward(branch, weights=own, d_model=d_model, approximate=approximate)
 
 
 def _middle(x: Array, weights: Weights, d_model: int, n_heads: int, mask: Array | None = None) -> Array:
@@ -68,15 +75,15 @@ def _middle(x: Array, weights: Weights, d_model: int, n_heads: int, mask: Array 
     return x + multi_head_attention(a, weights=own, d_model=d_model, n_heads=n_heads, **options)
 
 
-def _branch(x: Array, weights: Weights, d_model: int) -> Array:
-    return feed_forward(_norm(x, weights, "norm2"), weights=_inside(weights, "mlp."), d_model=d_model)
-
-
-def block_backward(grad: Array, x: Array, *, weights: Weights, d_model: int, n_heads: int) -> tuple[Array, Weights]:
+def block_backward(
+    grad: Array, x: Array, *, weights: Weights, d_model: int, n_heads: int, approximate: str = "tanh"
+) -> tuple[Array, Weights]:
     """∂x, and ∂ of each weight: what reaches the stream passes both branches and, unchanged, the path around them."""
     found: Weights = {}
     middle = _middle(x, weights, d_model, n_heads)
-    into, inner = feed_forward_backward(grad, _norm(middle, weights, "norm2"), weights=_inside(weights, "mlp."))
+    into, inner = feed_forward_backward(
+        grad, _norm(middle, weights, "norm2"), weights=_inside(weights, "mlp."), approximate=approximate
+    )
     found |= {f"mlp.{name}": value for name, value in inner.items()}
     grad = grad + _norm_backward(into, middle, weights, "norm2", found)
 
@@ -128,7 +135,7 @@ def gpt_backward(
     g = _norm_backward(g @ _head(weights), streams[-1], weights, "norm", found)
     for i in reversed(range(config.n_layer)):
         own = _inside(weights, f"blocks.{i}.")
-        g, inner = block_backward(g, streams[i], weights=own, d_model=config.n_embd, n_heads=config.n_head)
+        g, inner = block_backward(g, streams[i], weights=own, **_sizes(config))
         found |= {f"blocks.{i}.{name}": value for name, value in inner.items()}
     chosen = np.where(_flat(tokens[..., None]) == np.arange(config.vocab_size), np.ones_like(_flat(g)[:, :1]), 0.0)
     of_tokens = chosen.T @ _flat(g)
@@ -148,8 +155,12 @@ def _streams(tokens: Array, weights: Weights, config: Any, places: Array, mask: 
     found = [x]
     for i in range(config.n_layer):
         own = _inside(weights, f"blocks.{i}.")
-        found.append(block(found[-1], weights=own, d_model=config.n_embd, n_heads=config.n_head, mask=mask))
+        found.append(block(found[-1], weights=own, mask=mask, **_sizes(config)))
     return found
+
+
+def _sizes(config: Any) -> dict[str, Any]:
+    return {"d_model": config.n_embd, "n_heads": config.n_head, "approximate": config.approximate}
 
 
 def _head(weights: Weights) -> Array:

@@ -43,10 +43,13 @@ class _Norm(nn.Module):
 
 @alternative("models.FeedForward", says="GELU from its formula, in float32 or wider, between two plain products")
 class SpelledOutFeedForward(nn.Module):
-    def __init__(self, d_model: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(self, d_model: int, *, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh") -> None:
         super().__init__()
         if d_model <= 0:
             raise ValueError(f"d_model is {d_model}")
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"approximate is {approximate!r}")
+        self.exact = approximate == "none"
         self.p = _probability(dropout)
         self.fc, self.proj = _linear(d_model, 4 * d_model, bias), _linear(4 * d_model, d_model, bias)
 
@@ -54,8 +57,9 @@ class SpelledOutFeedForward(nn.Module):
         h = self.fc(x)
         z = h.to(torch.promote_types(h.dtype, torch.float32))
         inner = math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)
-        y = self.proj((z * torch.sigmoid(2 * inner)).to(h.dtype))  # ½ (1 + tanh u) = sigmoid(2 u)
-        return _drop(y, self.p, self.training)
+        # Φ(z) is half of erfc(−z/√2); ½ (1 + tanh u) = sigmoid(2 u)
+        share = torch.erfc(-z / math.sqrt(2)) / 2 if self.exact else torch.sigmoid(2 * inner)
+        return _drop(self.proj((z * share).to(h.dtype)), self.p, self.training)
 
 
 class _Attention(nn.Module):
@@ -67,14 +71,16 @@ class _Attention(nn.Module):
 
 @alternative("models.Block", says="one product for query, key and value; a loop over heads; a large negative mask")
 class LoopBlock(nn.Module):
-    def __init__(self, d_model: int, n_heads: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self, d_model: int, n_heads: int, *, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh"
+    ) -> None:
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"{d_model} channels do not make {n_heads} heads")
         self.heads, self.p = n_heads, _probability(dropout)
         self.norm1, self.norm2 = _Norm(d_model, bias), _Norm(d_model, bias)
         self.attention = _Attention(d_model, bias)
-        self.mlp = SpelledOutFeedForward(d_model, dropout=dropout, bias=bias)
+        self.mlp = SpelledOutFeedForward(d_model, dropout=dropout, bias=bias, approximate=approximate)
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         parts = [self.attention.q_proj, self.attention.k_proj, self.attention.v_proj]
@@ -105,7 +111,8 @@ class OneHotGPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, d)
         self.position_embedding = nn.Embedding(config.block_size, d)
         self.blocks = nn.ModuleList(
-            LoopBlock(d, config.n_head, dropout=config.dropout, bias=config.bias) for _ in range(config.n_layer)
+            LoopBlock(d, config.n_head, dropout=config.dropout, bias=config.bias, approximate=config.approximate)
+            for _ in range(config.n_layer)
         )
         self.norm = _Norm(d, config.bias)
         if not config.tied:

@@ -24,7 +24,8 @@ class GPTConfig:
 
     `vocab_size` ids, contexts of at most `block_size` tokens, `n_layer` blocks of `n_head` heads over a stream `n_embd`
     wide.  `dropout` is the probability of dropping an entry, in [0, 1).  `bias` gives the linear layers and the norms a
-    bias.  `tied` makes the output head the token embedding itself.  Values are checked where they are used: by `GPT`.
+    bias.  `tied` makes the output head the token embedding itself.  `approximate` is the form of GELU, "tanh" as in GPT-2
+    or "none", the exact one of later models.  Values are checked where they are used: by `GPT`.
     """
 
     vocab_size: int
@@ -35,20 +36,23 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True
     tied: bool = True
+    approximate: str = "tanh"
 
 
 class FeedForward(nn.Module):
     """The position-wise feed-forward layer: proj(gelu(fc(x))), then dropout; hidden width 4 d.
 
-    Vaswani et al. 2017, section 3.3, with GELU in its tanh form as GPT-2 has it.  8 d² + 5 d parameters with biases.
+    Vaswani et al. 2017, section 3.3, with GELU in its tanh form as GPT-2 has it, or exact (`approximate="none"`).
+    8 d² + 5 d parameters with biases.
 
     Parameters: `fc.weight` (4 d, d), `fc.bias` (4 d,), `proj.weight` (d, 4 d), `proj.bias` (d,).
 
     Raises:
-        ValueError: d_model is not positive, or dropout lies outside [0, 1); the value is named.
+        ValueError: d_model is not positive, dropout lies outside [0, 1), or approximate is neither "tanh" nor "none"; the
+            value is named.
     """
 
-    def __init__(self, d_model: int, *, dropout: float = 0.0, bias: bool = True) -> None: ...
+    def __init__(self, d_model: int, *, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh") -> None: ...
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Return the layer's output, of the shape and dtype of `x`."""
@@ -66,10 +70,13 @@ class Block(nn.Module):
     1e-5.
 
     Raises:
-        ValueError: n_heads does not divide d_model (both are named), or dropout lies outside [0, 1).
+        ValueError: n_heads does not divide d_model (both are named), dropout lies outside [0, 1), or approximate is
+            neither "tanh" nor "none".
     """
 
-    def __init__(self, d_model: int, n_heads: int, *, dropout: float = 0.0, bias: bool = True) -> None: ...
+    def __init__(
+        self, d_model: int, n_heads: int, *, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh"
+    ) -> None: ...
 
     def forward(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
         """Return the stream after the block; position t depends on positions ≤ t only."""
@@ -91,8 +98,8 @@ class GPT(nn.Module):
     that end a residual branch (`attention.out_proj`, `mlp.proj`) with σ = 0.02/√(2 L); biases 0; norms 1 and 0.
 
     Raises:
-        ValueError: a size is not positive, n_head does not divide n_embd (both are named), or dropout is outside [0,
-        1).
+        ValueError: a size is not positive, n_head does not divide n_embd (both are named), dropout is outside [0, 1),
+            or approximate is neither "tanh" nor "none".
     """
 
     def __init__(self, config: GPTConfig) -> None: ...

@@ -12,10 +12,27 @@ def _of(target: str, *patches: tuple[str, str, str, str]) -> list[Mutant]:
 
 _ATTEND = "x = x + self.dropout(self.attention(self.norm1(x), mask))"
 _FEED = "return x + self.mlp(self.norm2(x))"
-_HIDDEN = 'return self.dropout(self.proj(F.gelu(self.fc(x), approximate="tanh")))'
+_HIDDEN = "return self.dropout(self.proj(F.gelu(self.fc(x), approximate=self.approximate)))"
 
 FEED_FORWARD = [
-    ("gelu_exact", 'approximate="tanh"', 'approximate="none"', "uses the exact GELU; GPT-2 has the form with tanh"),
+    (
+        "gelu_exact",
+        "approximate=self.approximate",
+        'approximate="none"',
+        "uses the exact GELU; GPT-2 has the form with tanh",
+    ),
+    (
+        "always_tanh",
+        "approximate=self.approximate",
+        'approximate="tanh"',
+        "has GELU's tanh form where the exact was asked",
+    ),
+    (
+        "any_form",
+        'if approximate not in ("tanh", "none"):',
+        "if False:",
+        "takes any word for a form of GELU and fails when it is first called",
+    ),
     ("relu", _HIDDEN, "return self.dropout(self.proj(F.relu(self.fc(x))))", "uses ReLU where GPT-2 has GELU"),
     (
         "no_activation",
@@ -26,20 +43,25 @@ FEED_FORWARD = [
     (
         "dropout_before_projection",
         _HIDDEN,
-        'return self.proj(self.dropout(F.gelu(self.fc(x), approximate="tanh")))',
+        "return self.proj(self.dropout(F.gelu(self.fc(x), approximate=self.approximate)))",
         "drops hidden units before the projection instead of the layer's output",
     ),
-    ("no_dropout", _HIDDEN, 'return self.proj(F.gelu(self.fc(x), approximate="tanh"))', "never drops anything"),
+    (
+        "no_dropout",
+        _HIDDEN,
+        "return self.proj(F.gelu(self.fc(x), approximate=self.approximate))",
+        "never drops anything",
+    ),
     (
         "dropout_in_evaluation",
         _HIDDEN,
-        'return F.dropout(self.proj(F.gelu(self.fc(x), approximate="tanh")), self.dropout.p)',
+        "return F.dropout(self.proj(F.gelu(self.fc(x), approximate=self.approximate)), self.dropout.p)",
         "drops in evaluation too: F.dropout is not told the mode",
     ),
     (
         "dropout_without_rescaling",
         _HIDDEN,
-        'return self.dropout(self.proj(F.gelu(self.fc(x), approximate="tanh"))) * (1 - self.dropout.p * self.training)',
+        f"{_HIDDEN} * (1 - self.dropout.p * self.training)",
         "does not scale what it keeps by 1/(1 − p), so the mean falls in training",
     ),
     (
@@ -65,6 +87,7 @@ FEED_FORWARD = [
 ]
 
 BLOCK = [
+    ("form_lost", ", approximate=approximate)", ")", "does not hand the form of GELU on to its feed-forward layer"),
     (
         "post_norm",
         f"{_ATTEND}\n        {_FEED}",
@@ -127,8 +150,8 @@ BLOCK = [
     ),
     (
         "norm_bias_kept",
-        "self.norm2 = LayerNorm(d_model, bias=bias)",
-        "self.norm2 = LayerNorm(d_model)",
+        "self.norm2 = Norm(d_model, bias=bias)",
+        "self.norm2 = Norm(d_model)",
         "keeps the bias of a norm where bias=False was asked for",
     ),
     (
@@ -139,8 +162,8 @@ BLOCK = [
     ),
     (
         "norm_eps",
-        "self.norm1 = LayerNorm(d_model, bias=bias)",
-        "self.norm1 = LayerNorm(d_model, eps=1e-3, bias=bias)",
+        "self.norm1 = Norm(d_model, bias=bias)",
+        "self.norm1 = Norm(d_model, eps=1e-3, bias=bias)",
         "uses an eps of 1e-3",
     ),
 ]
@@ -251,9 +274,15 @@ MODEL = [
     ),
     (
         "dropout_not_passed_on",
-        "dropout=config.dropout, bias=config.bias) for",
-        "bias=config.bias) for",
+        "                dropout=config.dropout,\n",
+        "",
         "does not hand dropout on to its blocks",
+    ),
+    (
+        "form_not_passed_on",
+        "                approximate=config.approximate,\n",
+        "",
+        "has GELU's tanh form in its blocks where the exact one was asked for",
     ),
     (
         "residual_not_scaled",

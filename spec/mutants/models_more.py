@@ -17,8 +17,8 @@ MUTANTS = [
     Mutant(
         "targets_of_as_many_numbers",
         GPT,
-        old="if targets.shape != tokens.shape:",
-        new="if targets.numel() != tokens.numel():",
+        old="targets.shape != tokens.shape:",
+        new="targets.numel() != tokens.numel():",
         says="accepts targets of another shape if only there are as many: transposed ones are silently wrong",
     ),
     Mutant(

@@ -100,8 +100,8 @@ MUTANTS = [
         ),
         (
             "betas_ignored",
-            "config.learning_rate, config.betas, eps=1e-8)",
-            "config.learning_rate, eps=1e-8)",
+            "config.learning_rate, config.betas, eps=1e-8, fused=True)",
+            "config.learning_rate, eps=1e-8, fused=True)",
             "leaves AdamW's betas at their defaults",
         ),
         (

@@ -30,13 +30,18 @@ pytestmark = subject("models.Block")
 @checks("oracle", "arguments", "gradient", "dtype", "purity")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("batch", "time", "d", "heads", "bias"),
-    [(2, 5, 6, 2, True), (1, 1, 6, 3, True), (3, 17, 8, 1, False), (2, 4, 6, 6, True)],
+    ("batch", "time", "d", "heads", "bias", "form"),
+    [
+        (2, 5, 6, 2, True, "tanh"),
+        (1, 1, 6, 3, True, "none"),
+        (3, 17, 8, 1, False, "tanh"),
+        (2, 4, 6, 6, True, "none"),
+    ],
 )
-def test_block_equals_the_oracle(batch, time, d, heads, bias, dtype, parity, draw):
+def test_block_equals_the_oracle(batch, time, d, heads, bias, form, dtype, parity, draw):
     weights = drawn(draw, block_shapes(d, bias), dtype)
     x = draw.normal(batch, time, d, dtype=dtype)
-    init = {"d_model": d, "n_heads": heads, "bias": bias}
+    init = {"d_model": d, "n_heads": heads, "bias": bias, "approximate": form}
     # Through a whole block, roundings of half precision add up in one direction: there the result alone is held.
     gradients = dtype in ("float64", "float32")
     parity(

@@ -24,10 +24,10 @@ SPREAD = {"norm": 0.05, "bias": 0.1, "token_embedding": 0.3, "position_embedding
 
 
 def model_of(impl, draw, dtype="float64", bias=True, tied=True, n_layer=2, n_head=2, n_embd=16):
-    """A GPT whose next token depends on all that was said and on where it was said."""
-    config = impl.models.GPTConfig(
-        vocab_size=VOCABULARY, block_size=CONTEXT, n_layer=n_layer, n_head=n_head, n_embd=n_embd, bias=bias, tied=tied
-    )
+    """A GPT whose next token depends on all that was said and on where it was said; without biases, of the other form
+    of GELU as well."""
+    form = "tanh" if bias else "none"
+    config = impl.models.GPTConfig(VOCABULARY, CONTEXT, n_layer, n_head, n_embd, bias=bias, tied=tied, approximate=form)
     model = impl.models.GPT(config).to(getattr(torch, dtype)).eval()
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):

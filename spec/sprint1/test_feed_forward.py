@@ -18,12 +18,13 @@ pytestmark = subject("models.FeedForward")
 
 @checks("oracle", "arguments", "gradient", "dtype", "purity")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("bias", "approximate"), [(True, "tanh"), (False, "none")])
 @pytest.mark.parametrize("shape", [(2, 5, 6), (1, 1, 6), (3, 6), (6,)])
-def test_feed_forward_equals_the_oracle(shape, bias, dtype, parity, draw):
+def test_feed_forward_equals_the_oracle(shape, bias, approximate, dtype, parity, draw):
     weights = drawn(draw, feed_forward_shapes(6, bias), dtype)
     x = draw.normal(*shape, dtype=dtype, scale=2.0)
-    parity("models.FeedForward", x, init={"d_model": 6, "bias": bias}, weights=weights, within=1e-12, gradients=True)
+    init = {"d_model": 6, "bias": bias, "approximate": approximate}
+    parity("models.FeedForward", x, init=init, weights=weights, within=1e-12, gradients=True)
 
 
 @checks("magnitude", "oracle", "gradient")
@@ -36,11 +37,12 @@ def test_feed_forward_near_zero_and_far_from_it(scale, parity, draw):
 
 @proves("karpathy/week07/feed-forward#parity")
 @checks("oracle", "gradient", "resources")
-def test_feed_forward_is_the_torch_composition(impl, draw):
+@pytest.mark.parametrize("form", ["tanh", "none"])
+def test_feed_forward_is_the_torch_composition(form, impl, draw):
     weights = drawn(draw, feed_forward_shapes(16))
-    ours = loaded(impl.models.FeedForward(16), weights)
+    ours = loaded(impl.models.FeedForward(16, approximate=form), weights)
     theirs = torch.nn.Sequential(
-        torch.nn.Linear(16, 64), torch.nn.GELU(approximate="tanh"), torch.nn.Linear(64, 16)
+        torch.nn.Linear(16, 64), torch.nn.GELU(approximate=form), torch.nn.Linear(64, 16)
     ).double()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), weights.values(), strict=True)))
     x, upstream = draw.normal(3, 7, 16, scale=2.0).requires_grad_(), draw.normal(3, 7, 16)
@@ -107,3 +109,10 @@ def drawn_again(module):
 def test_feed_forward_refuses_a_probability(p, impl):
     with pytest.raises(ValueError, match=naming("dropout", p)):
         impl.models.FeedForward(8, dropout=p)
+
+
+@checks("edges", "arguments")
+@pytest.mark.parametrize("form", ["exact", "", None, True])
+def test_feed_forward_refuses_a_form_of_gelu(form, impl):
+    with pytest.raises(ValueError, match=naming("approximate", form)):
+        impl.models.FeedForward(8, approximate=form)

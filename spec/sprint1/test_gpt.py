@@ -30,7 +30,7 @@ pytestmark = subject("models.GPT", "models.GPTConfig")
     ("changes", "time"),
     [
         ({}, 7),
-        ({"n_head": 4}, 4),
+        ({"n_head": 4, "approximate": "none"}, 4),
         ({"n_head": 1, "n_layer": 1}, 1),
         ({"tied": False}, 7),
         ({"bias": False, "n_layer": 3}, 6),

@@ -175,6 +175,8 @@ def test_impossible_configurations_are_refused(impl):
     for p in (-0.1, 1.0):
         with pytest.raises(ValueError, match=naming("dropout", p)):
             model(impl, dropout=p)
+    with pytest.raises(ValueError, match=naming("approximate", "exact")):
+        model(impl, approximate="exact")
 
 
 @subject("models.GPTConfig")

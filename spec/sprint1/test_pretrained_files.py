@@ -168,6 +168,18 @@ def test_configurations_of_other_models(impl, needs, draw, tmp_path):
     (folders["llama"] / "config.json").write_text(kept)
 
 
+@BOTH
+@checks("branches", "arguments", "state")
+def test_the_exact_form_of_gelu(impl, needs, draw, tmp_path):
+    needs.peer("transformers")
+    theirs, tokens = gpt2(draw, activation_function="gelu"), draw.integers(0, 29, 2, 9)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = impl.models.load_pretrained(tmp_path / "theirs")
+    near(ours(tokens)[0], theirs(tokens).logits, 1e-5)
+    impl.models.save_pretrained(ours, tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["activation_function"] == "gelu"
+
+
 @LOAD
 @proves("colab/day060/gpt2-model#robustness")
 @checks("edges", "arguments")

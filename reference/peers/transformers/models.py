@@ -32,6 +32,7 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True
     tied: bool = True
+    approximate: str = "tanh"
 
 
 def _library_config(config: GPTConfig) -> GPT2Config:
@@ -45,7 +46,7 @@ def _library_config(config: GPTConfig) -> GPT2Config:
         embd_pdrop=config.dropout,
         attn_pdrop=config.dropout,
         layer_norm_epsilon=1e-5,
-        activation_function="gelu_new",
+        activation_function="gelu_new" if config.approximate == "tanh" else "gelu",
         tie_word_embeddings=config.tied,
         bos_token_id=0,  # only generate() reads them; the default is outside a small vocabulary
         eos_token_id=0,
@@ -54,11 +55,13 @@ def _library_config(config: GPTConfig) -> GPT2Config:
     )
 
 
-def _check(d_model: int, n_heads: int, dropout: float, bias: bool) -> None:
+def _check(d_model: int, n_heads: int, dropout: float, approximate: str) -> None:
     if n_heads < 1 or d_model < 1 or d_model % n_heads:
         raise ValueError(f"d_model = {d_model} is not divisible by n_heads = {n_heads}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    if approximate not in ("tanh", "none"):
+        raise ValueError(f"approximate must be 'tanh' or 'none', got {approximate!r}")
 
 
 class _Linear(nn.Module):
@@ -135,10 +138,10 @@ class _Library:
 class FeedForward(_Weights):
     """`GPT2MLP` under the contract's names."""
 
-    def __init__(self, d_model: int, *, dropout: float = 0.0, bias: bool = True) -> None:
-        _check(d_model, 1, dropout, bias)
+    def __init__(self, d_model: int, *, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh") -> None:
+        _check(d_model, 1, dropout, approximate)
         super().__init__(d_model, bias)
-        config = _library_config(GPTConfig(1, 1, 1, 1, d_model, dropout, bias))
+        config = _library_config(GPTConfig(1, 1, 1, 1, d_model, dropout, bias, approximate=approximate))
         self._library = _Library(GPT2MLP(4 * d_model, config))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,10 +175,12 @@ def _causal(time: int, dtype: torch.dtype) -> Tensor:
 class Block(_BlockWeights):
     """`GPT2Block` under the contract's names."""
 
-    def __init__(self, d_model: int, n_heads: int, *, dropout: float = 0.0, bias: bool = True) -> None:
-        _check(d_model, n_heads, dropout, bias)
+    def __init__(
+        self, d_model: int, n_heads: int, *, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh"
+    ) -> None:
+        _check(d_model, n_heads, dropout, approximate)
         super().__init__(d_model, bias)
-        config = _library_config(GPTConfig(1, 1, 1, n_heads, d_model, dropout, bias))
+        config = _library_config(GPTConfig(1, 1, 1, n_heads, d_model, dropout, bias, approximate=approximate))
         self._library = _Library(GPT2Block(config, layer_idx=0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,7 +215,7 @@ class GPT(nn.Module):
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             if getattr(config, name) < 1:
                 raise ValueError(f"config: {name} must be positive, got {getattr(config, name)}")
-        _check(config.n_embd, config.n_head, config.dropout, config.bias)
+        _check(config.n_embd, config.n_head, config.dropout, config.approximate)
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
