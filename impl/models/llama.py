@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impl.attention import RotaryEmbedding
+from impl.models.block import Norm
 from impl.models.feed_forward import GATED, PLAIN, build_mlp
 from impl.models.padding import attention_mask, token_positions
-from impl.nn import LayerNorm, RMSNorm, cross_entropy, gated_width
+from impl.nn import RMSNorm, cross_entropy, gated_width
 
 IGNORED = -100
 
@@ -177,7 +178,7 @@ class _Kept:
 def _norm(config: LlamaConfig) -> nn.Module:
     if config.norm == "rms":
         return RMSNorm(config.n_embd, config.eps)
-    return LayerNorm(config.n_embd, eps=config.eps, bias=config.bias)
+    return Norm(config.n_embd, eps=config.eps, bias=config.bias)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
