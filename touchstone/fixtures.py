@@ -183,11 +183,14 @@ def _clean_state(request: pytest.FixtureRequest) -> Iterator[None]:
     if torch is None:
         yield
         return
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized() or request.node.get_closest_marker("gpu"):
+        torch.cuda.manual_seed_all(seed)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     torch.set_grad_enabled(True)
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # asking costs nothing, setting it imports torch's compiler
+        torch.use_deterministic_algorithms(False)

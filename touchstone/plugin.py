@@ -21,7 +21,7 @@ from touchstone.catalog import CatalogError
 from touchstone.implementations import UnknownLayer
 from touchstone.marks import TIERS
 from touchstone.outcomes import NotMeasured, Todo, need_gpu, todo_reason
-from touchstone.runs import watch
+from touchstone.runs import rewriting, watch
 from touchstone.runs.session import Touchstone
 
 KEY = pytest.StashKey[Touchstone]()
@@ -81,6 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except UnknownLayer as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[KEY] = mine
+    rewriting.keep(config, place.state / "rewritten")
     mine.focused = mine.focus()
 
 

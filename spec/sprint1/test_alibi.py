@@ -57,6 +57,7 @@ def test_slopes_between_powers_interleave_the_next_power(impl):
     assert impl.attention.alibi_slopes(6).tolist() == [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8, 2.0**-1, 2.0**-3]
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day009/alibi#parity")
 @checks("oracle")
 @subject(SLOPES, BIAS, ATTENTION)

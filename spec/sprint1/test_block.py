@@ -69,6 +69,7 @@ def library_block(transformers, d, heads, dtype):
     return GPT2Block(config, layer_idx=0).to(dtype)
 
 
+@pytest.mark.process  # imports transformers
 @proves("karpathy/week07/block#parity", "nanochat/week04/transformer-block#parity")
 @checks("oracle", "gradient")
 @pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-10), ("float32", 1e-5)])

@@ -66,6 +66,7 @@ def test_a_ragged_batch_equals_each_prompt_alone(impl, draw, lengths, bias, tied
     assert impl.decoding.generate(model, prompts, 0).shape == (len(lengths), 0)
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day004/decode-batch-bench#parity")
 @checks("oracle")
 @subject(GENERATE, *GPT)

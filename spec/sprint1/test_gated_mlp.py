@@ -91,6 +91,7 @@ def test_is_its_formula(variant, impl, draw):
         assert (other - want).abs().max() > 0.1 * want.abs().max(), "gate and up exchanged, and nothing changed"
 
 
+@pytest.mark.process  # imports transformers
 @LAYER
 @proves("nanochat/week07/swiglu#parity")
 @checks("oracle", "gradient", "state")

@@ -87,6 +87,7 @@ def library_model(shape, draw, dtype):
     return found, names
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day007/gpt#parity", "nanochat/week04/gpt-model#parity", "karpathy/week08/gpt#parity")
 @checks("oracle", "gradient", "state")
 @pytest.mark.parametrize(

@@ -158,6 +158,7 @@ def test_bytes_equal_the_oracle(impl, oracle, draw):
     assert impl.scaling.kv_cache_bytes(**huge, block_size=2) == 4 * 3**3 * (3**35 + 1)
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day004/kv-footprint#parity")
 @checks("oracle", "dtype")
 @subject(BYTES, CACHE)

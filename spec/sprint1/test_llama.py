@@ -65,6 +65,7 @@ def test_where_eps_and_large_scores_show(impl, parity, draw):
         parity("models.Llama", problem(draw, shape)[0], init=init, weights=sharp, within=1e-10)
 
 
+@pytest.mark.process  # imports transformers
 @proves("nanochat/week07/llama-model#parity")
 @checks("oracle", "gradient", "state")
 @pytest.mark.parametrize("tied", [False, True])

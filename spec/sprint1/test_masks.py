@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 from spec.sprint1.attention_cases import in_precision, relative_error
 from touchstone import checks, proves, subject
@@ -241,10 +240,26 @@ def test_causal_equals_the_framework(impl, draw, queries, keys):
     theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert relative_error(attention(q, k, v, corner), theirs) <= 1e-12
     if queries <= keys:
-        theirs = F.scaled_dot_product_attention(q, k, v, causal_lower_right(queries, keys))
+        late = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+        theirs = F.scaled_dot_product_attention(q, k, v, late)
         assert relative_error(attention(q, k, v, is_causal=True), theirs) <= 1e-12
         assert relative_error(attention(q, k, v, impl.attention.causal_mask(queries, keys)), theirs) <= 1e-12
     else:  # the framework has no zeros for queries before the first key: the rest of them is a square
         late = attention(q, k, v, is_causal=True)[:, queries - keys :]
         theirs = F.scaled_dot_product_attention(q[:, queries - keys :], k, v, is_causal=True)
         assert relative_error(late, theirs) <= 1e-12
+
+
+@pytest.mark.process  # the module of this bias imports torch's compiler
+@proves("colab/day054/causal-mask#parity", "karpathy/week07/causal-mask#parity")
+@checks("oracle", "branches")
+@subject(ATTENTION, CAUSAL)
+@pytest.mark.parametrize("queries, keys", [(6, 6), (4, 6)])
+def test_causal_equals_the_frameworks_lower_right_bias(impl, draw, queries, keys):
+    from torch.nn.attention.bias import causal_lower_right
+
+    attention = impl.attention.scaled_dot_product_attention
+    q, k, v = draw.normal(2, queries, 8), draw.normal(2, keys, 8), draw.normal(2, keys, 8)
+    theirs = F.scaled_dot_product_attention(q, k, v, causal_lower_right(queries, keys))
+    assert relative_error(attention(q, k, v, is_causal=True), theirs) <= 1e-12
+    assert relative_error(attention(q, k, v, impl.attention.causal_mask(queries, keys)), theirs) <= 1e-12

@@ -67,6 +67,7 @@ def disagreement(ours, theirs, draw, inputs, options, init):
     )
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day006/multi-head-attention#parity")
 @checks("oracle", "gradient")
 @pytest.mark.parametrize("name", ["self, causal", "self, padded and causal", "cross", "weights"])

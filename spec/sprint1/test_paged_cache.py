@@ -166,6 +166,7 @@ def test_attention_cannot_tell_it_from_a_contiguous_cache(impl, draw, block_size
         )
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day004/paged-kv-interface#parity")
 @checks("oracle")
 def test_equals_the_cache_of_transformers(impl, needs, draw):

@@ -32,6 +32,7 @@ def _no_network(monkeypatch):
 # -- GPT-2 ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process  # imports transformers
 @LOAD
 @proves("colab/day060/gpt2-model#parity", "karpathy/week11/gpt2-small#parity")
 @checks("oracle", "dtype", "branches")
@@ -52,6 +53,7 @@ def test_gpt2_equals_transformers(dtype, within, impl, needs, draw, tmp_path):
         assert ours.config.block_size == 16 and ours.config.tied == changes.get("tie_word_embeddings", True)
 
 
+@pytest.mark.process  # imports transformers
 @subject("models.load_pretrained")
 @proves("colab/day060/gpt2-model#property")
 @checks("invariance", "branches", "arguments")
@@ -105,6 +107,7 @@ def test_the_context_of_1024_is_the_end(impl, needs, draw, tmp_path):
         ours(draw.integers(0, 29, 1, 1025))
 
 
+@pytest.mark.process  # imports transformers
 @BOTH
 @proves("karpathy/week11/gpt2-small#parity-2", "nanochat/week07/llama-model#parity")
 @checks("oracle", "state", "dtype", "purity")
@@ -180,6 +183,7 @@ def test_gpt2_small_in_full(impl, needs, draw, record, tmp_path):
 # -- Llama ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process  # imports transformers
 @subject("models.load_pretrained", "attention.KVCache")
 @proves("colab/day075/llama-model#parity")
 @checks("oracle", "branches", "dtype")
@@ -207,6 +211,7 @@ def test_a_sharded_llama_equals_transformers(dtype, within, impl, needs, draw, t
         near(got, want[:, t : t + 1], within)
 
 
+@pytest.mark.process  # imports transformers
 @BOTH
 @subject("models.load_pretrained", "models.save_pretrained", uses=["models.Llama", "models.LlamaConfig"])
 @proves("colab/day075/llama-model#parity")

@@ -27,6 +27,7 @@ def _no_network(monkeypatch):
 # -- what is stored, and what else ------------------------------------------------------------------------------------
 
 
+@pytest.mark.process  # imports transformers
 @LOAD
 @proves("karpathy/week11/gpt2-small#robustness")
 @checks("branches", "edges", "state")
@@ -54,6 +55,7 @@ def test_what_old_files_hold_besides(impl, needs, draw, tmp_path):
             impl.models.load_pretrained(tmp_path)
 
 
+@pytest.mark.process  # imports transformers
 @LOAD
 @proves("karpathy/week11/gpt2-small#robustness", "colab/day060/gpt2-model#robustness")
 @checks("edges")
@@ -84,6 +86,7 @@ def test_tensors_missing_extra_or_misshapen(impl, needs, draw, tmp_path):
     assert (impl.models.load_pretrained(tmp_path)(tokens)[0] - want).abs().max() > 1e-2 * want.abs().max()
 
 
+@pytest.mark.process  # imports transformers
 @LOAD
 @proves("colab/day075/llama-model#robustness", "colab/day060/gpt2-model#robustness")
 @checks("edges")
@@ -126,6 +129,7 @@ def test_shards(impl, needs, draw, tmp_path):
             impl.models.load_pretrained(folder)
 
 
+@pytest.mark.process  # imports transformers
 @LOAD
 @proves("colab/day075/llama-model#robustness", "colab/day060/gpt2-model#robustness")
 @checks("edges", "branches")
@@ -168,6 +172,7 @@ def test_configurations_of_other_models(impl, needs, draw, tmp_path):
     (folders["llama"] / "config.json").write_text(kept)
 
 
+@pytest.mark.process  # imports transformers
 @BOTH
 @checks("branches", "arguments", "state")
 def test_the_exact_form_of_gelu(impl, needs, draw, tmp_path):
@@ -180,6 +185,7 @@ def test_the_exact_form_of_gelu(impl, needs, draw, tmp_path):
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["activation_function"] == "gelu"
 
 
+@pytest.mark.process  # imports transformers
 @LOAD
 @proves("colab/day060/gpt2-model#robustness")
 @checks("edges", "arguments")

@@ -33,6 +33,7 @@ def test_buckets_equal_the_oracle(parity, draw, bidirectional, num_buckets, max_
     parity(BUCKETS, torch.tensor(-7), **options)
 
 
+@pytest.mark.process  # imports transformers
 @proves("inference/0.5/positional-encoding#parity")
 @checks("oracle", "arguments", "branches")
 @both_kinds
@@ -45,6 +46,7 @@ def test_buckets_equal_transformers(impl, peers, needs, bidirectional, num_bucke
     assert torch.equal(impl.attention.relative_buckets(offsets, **options).long(), theirs)
 
 
+@pytest.mark.process  # imports transformers
 @proves("inference/0.5/positional-encoding#parity")
 @checks("oracle", "arguments", "magnitude")
 def test_the_defaults_are_t5s(impl, needs):
@@ -96,6 +98,7 @@ def test_module_equals_the_oracle(parity, draw, queries, keys, bidirectional):
             parity(MODULE, *lengths, init=init, weights=weights, gradients=True, within=1e-12)
 
 
+@pytest.mark.process  # imports transformers
 @proves("inference/0.5/positional-encoding#parity")
 @checks("oracle")
 @subject(MODULE)

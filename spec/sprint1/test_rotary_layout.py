@@ -13,6 +13,7 @@ ROTARY = "attention.apply_rotary"
 pytestmark = subject(ROTARY)
 
 
+@pytest.mark.process  # imports transformers
 @proves("inference/0.5/positional-encoding#parity")
 @checks("oracle", "arguments", "branches")
 @pytest.mark.parametrize("base", [10000.0, 500000.0])

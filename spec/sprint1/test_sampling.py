@@ -77,6 +77,7 @@ def test_a_tiny_temperature_is_the_limit_and_no_overflow(dtype, temperature, imp
     assert torch.equal(p, (logits == 100.0).to(p.dtype))
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day047/sampling#parity", "karpathy/week08/sampling#parity")
 @checks("oracle", "arguments")
 @pytest.mark.parametrize("arguments", [one for one in ARGUMENTS if one.get("temperature") != 0.0], ids=str)

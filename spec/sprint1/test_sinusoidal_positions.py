@@ -76,6 +76,7 @@ def test_far_positions_in_float64(impl, draw, width):
         assert (got - torch.tensor(rows, dtype=torch.float64)).abs().max() <= figure
 
 
+@pytest.mark.process  # imports transformers
 @proves("inference/0.5/positional-encoding#parity")
 @checks("oracle")
 def test_equals_transformers(impl, needs):

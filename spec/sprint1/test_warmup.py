@@ -13,6 +13,7 @@ from touchstone import checks, proves, subject
 pytestmark = subject("optim.linear_warmup")
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day007/lr-warmup#parity")
 @checks("oracle", "branches", "arguments")
 @pytest.mark.parametrize(("peak", "warmup"), [(1e-3, 10), (0.3, 7), (6e-4, 1), (2.5, 0), (1e-3, 2000)])

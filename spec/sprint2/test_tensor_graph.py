@@ -87,7 +87,7 @@ def test_who_wants_a_gradient(impl, draw):
 def test_deep_graphs_need_no_recursion(impl):
     x = impl.autograd.Tensor(np.array(1.0), requires_grad=True)
     y = x
-    for _ in range(20_000):
+    for _ in range(5_000):  # Python gives up after 1,000
         y = y + 1.0
     y.backward()
     assert x.grad == 1.0

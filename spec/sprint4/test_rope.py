@@ -79,6 +79,7 @@ def test_equals_the_block_diagonal_matrices(impl, draw, pairing):
     assert relative_error(got, (matrices @ x[..., None])[..., 0]) <= 1e-12
 
 
+@pytest.mark.process  # imports transformers
 @proves("sprints/day009/rope#parity", "nanochat/week07/rope#parity", "karpathy/week14/rope#parity")
 @checks("oracle")
 @both_pairings

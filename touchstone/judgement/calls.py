@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -128,10 +129,10 @@ def build(subject: Any, call: Call) -> Any:
     thing = subject(**(call.init or {}))
     if not isinstance(thing, torch.nn.Module):
         return thing
+    every = dict(thing.named_parameters(remove_duplicate=False))
     parameters = dict(thing.named_parameters())
     weights = call.weights or {}
-    tied = {name for name, _ in thing.named_parameters(remove_duplicate=False)}
-    known = tied | {name for name, _ in thing.named_buffers()}
+    known = set(every) | {name for name, _ in thing.named_buffers()}
     missing, unknown = sorted(set(parameters) - set(weights)), sorted(set(weights) - known)
     if missing or unknown:
         raise WrongParameters(
@@ -139,7 +140,7 @@ def build(subject: Any, call: Call) -> Any:
             f"the contract gives {sorted(weights)} (only here: {missing}; only there: {unknown})"
         )
     for name, value in weights.items():
-        place = thing.get_parameter(name) if name in parameters else None
+        place = every.get(name)
         if place is not None and place.shape != value.shape:
             raise WrongParameters(f"parameter {name} is {tuple(place.shape)}, the contract gives {tuple(value.shape)}")
     thing.to(call.device, call.dtype)
@@ -165,8 +166,12 @@ class OracleCall:
     named: dict[str, Any]
 
 
+#: What a function takes; the same few oracles are asked thousands of times.
+signature = lru_cache(maxsize=1024)(inspect.signature)
+
+
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(function).parameters)
+    return dict(signature(function).parameters)
 
 
 def _takes(parameters: dict[str, inspect.Parameter], name: str) -> bool:
@@ -189,7 +194,7 @@ def oracle_call(oracle: Callable[..., Any], call: Call) -> OracleCall:
     else:
         named |= {key: value for key, value in (call.init or {}).items() if _takes(parameters, key)}
         named |= to_numpy(call.weights or {})
-    bound = inspect.signature(oracle).bind(*to_numpy(call.inputs), **named)
+    bound = signature(oracle).bind(*to_numpy(call.inputs), **named)
     bound.apply_defaults()
     for name, value in bound.arguments.items():  # base=10000 is the same base as 10000.0
         if isinstance(parameters[name].default, float) and isinstance(value, int):
@@ -201,7 +206,7 @@ def backward_call(
     oracle: Callable[..., Any], backward: Callable[..., Any], given: OracleCall, cotangent: Any
 ) -> OracleCall:
     """The same arguments for `<name>_backward(cotangent, ...)`, matched by name: it may do without some (a bias)."""
-    bound = inspect.signature(oracle).bind(*given.positional, **given.named)
+    bound = signature(oracle).bind(*given.positional, **given.named)
     parameters = _parameters(backward)
     first = next(iter(parameters))
     arguments: dict[str, Any] = {}

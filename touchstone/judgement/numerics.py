@@ -17,7 +17,7 @@ is refused, and so are zeros. A right result that only such inputs push beyond t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ PROJECTION = 4.0
 PLAIN_PROJECTION = 4.0
 BLIND = {"float64": 0.01, "float32": 0.01, "tf32": 0.01, "float16": 0.03, "bfloat16": 0.03}
 HALF = ("float16", "bfloat16")
+DRAWS = 4  # of the conditioning, at most
 NEGLIGIBLE = 1e-10  # of its family's scale: a part that is zero but for the truth's own rounding
 
 
@@ -194,16 +195,17 @@ def judge(
         return Verdict(False, float("inf"), reason=reason)
     if truth.size == 0:
         return Verdict(True)  # shape, dtype and device are all there is
-    if np.isnan(truth).any():
-        return _refuse(values, truth, np.isnan(truth), "the oracle gives NaN: nothing can be judged by it")
-    if np.isinf(truth).any() and not allow_inf:
-        return _refuse(values, truth, np.isinf(truth), "the oracle gives an infinity and allow_inf was not given")
     finite = np.isfinite(truth)
-    stray = np.where(finite, ~np.isfinite(values), values != truth)
+    whole = bool(finite.all())
+    if not whole and np.isnan(truth).any():
+        return _refuse(values, truth, np.isnan(truth), "the oracle gives NaN: nothing can be judged by it")
+    if not whole and not allow_inf:
+        return _refuse(values, truth, np.isinf(truth), "the oracle gives an infinity and allow_inf was not given")
+    stray = ~np.isfinite(values) if whole else np.where(finite, ~np.isfinite(values), values != truth)
     if stray.any():
         return _refuse(values, truth, stray, f"{int(stray.sum())} of {stray.size} values are not finite as promised")
 
-    size = np.abs(np.where(finite, truth, 0.0))
+    size = np.abs(truth if whole else np.where(finite, truth, 0.0))
     scale = float(size.max())
     negligible = family is not None and scale <= NEGLIGIBLE * family
     reference = family if negligible and family is not None else scale
@@ -233,8 +235,8 @@ def judge(
     # Where the projection limits the scale, the maximum need only be less than what zeros would give.
     ceiling = BLIND[computed] * reference if np.isinf(bound) else reference / 2
 
-    error = np.abs(np.where(finite, values, 0.0) - np.where(finite, truth, 0.0))
-    limits = np.broadcast_to(limits, error.shape)
+    error = np.abs(values - truth if whole else np.where(finite, values, 0.0) - np.where(finite, truth, 0.0))
+    limits = np.full(error.shape, limits) if np.ndim(limits) == 0 else limits
     over = error > np.minimum(limits, ceiling)
     index = _worst(np.where(over, error, -1.0) if over.any() else error)
     limit = min(float(limits[index]), ceiling)
@@ -275,17 +277,15 @@ def conditioning(
     precision: str,
     *,
     seed: int = 0,
-    draws: int = 4,
-) -> list[list[np.ndarray]]:
-    """What `run` gives when every input and every rounding is moved by a random unit: one list of results a draw.
+) -> Iterator[list[np.ndarray]]:
+    """What `run` gives when every input and every rounding is moved by a random unit: one list for each of DRAWS.
 
     run: arguments → results, over `Rounded`. arguments: tuples, lists and dicts of float64 arrays, of which each value
     moves by half an eps of `precision` either way; anything else in them stays.
     """
     step = EPS[stored(check_precision(precision))] / 2
-    found = []
-    for draw in range(draws):
+    for draw in range(DRAWS):
         rng = np.random.default_rng([seed, draw])
         with jittered(rng):
-            found.append(run(_moved(arguments, step, rng)))
-    return found
+            found = run(_moved(arguments, step, rng))
+        yield found

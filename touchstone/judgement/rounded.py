@@ -11,7 +11,7 @@ array, and filling a buffer of `np.zeros(...)` element by element (`np.zeros_lik
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 # From fine to coarse: an operation between two precisions gives the coarser one, as storing the result would.
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16")
+_RANKS = {precision: rank for rank, precision in enumerate(PRECISIONS)}
 
 # Distance from 1 to the next number. tf32 stores float32, but its products carry 10 bits of mantissa.
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "tf32": 2.0**-10, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -67,10 +68,12 @@ def check_precision(precision: str, argument: str = "precision") -> str:
     return precision
 
 
+_REAL = {precision: np.dtype(np.float64 if precision == "float64" else np.float32) for precision in PRECISIONS}
+_COMPLEX = {precision: np.dtype(np.complex128 if precision == "float64" else np.complex64) for precision in PRECISIONS}
+
+
 def _storage(precision: str, kind: str = "f") -> np.dtype[Any]:
-    if precision == "float64":
-        return np.dtype(np.complex128 if kind == "c" else np.float64)
-    return np.dtype(np.complex64 if kind == "c" else np.float32)
+    return (_COMPLEX if kind == "c" else _REAL)[precision]
 
 
 def _drop_bits(values: np.ndarray, bits: int) -> np.ndarray:
@@ -88,14 +91,20 @@ def round_to(values: Any, precision: str) -> np.ndarray:
     Stored as float64 for "float64", else as float32 (complex64). "tf32" is stored in full: only products round in it.
     """
     plain = np.asarray(values)
-    if plain.dtype.kind == "c":
-        rounded = round_to(plain.real, precision) + 1j * round_to(plain.imag, precision)
-        return rounded.astype(_storage(precision, "c"))
     with np.errstate(over="ignore", invalid="ignore"):
-        plain = plain.astype(_storage(precision))
-        if precision == "bfloat16":
-            return _drop_bits(plain, 16)
-        return plain.astype(np.float16).astype(np.float32) if precision == "float16" else plain
+        rounded = _round(plain, precision)
+    return rounded.copy() if rounded is plain else rounded
+
+
+def _round(plain: np.ndarray, precision: str) -> np.ndarray:
+    """`round_to` without a copy where there is nothing to do; the caller has seen to NumPy's warnings."""
+    if plain.dtype.kind == "c":
+        rounded = _round(plain.real, precision) + 1j * _round(plain.imag, precision)
+        return rounded.astype(_storage(precision, "c"))
+    plain = plain.astype(_storage(precision), copy=False)
+    if precision == "bfloat16":
+        return _drop_bits(plain, 16)
+    return plain.astype(np.float16).astype(np.float32) if precision == "float16" else plain
 
 
 def stored(precision: str) -> str:
@@ -115,41 +124,53 @@ def coarsest(found: list[str]) -> str:
     return max(found, key=PRECISIONS.index)
 
 
-def _precisions(value: Any) -> list[str]:
-    if isinstance(value, Rounded):
-        return [value.precision]
-    if isinstance(value, (tuple, list)):
-        return [precision for part in value for precision in _precisions(part)]
-    if isinstance(value, dict):
-        return _precisions(list(value.values()))
-    return []
+def _rank(values: Iterable[Any]) -> int:
+    """The place in `PRECISIONS` of the coarsest `Rounded` among these and what they hold; -1 without one."""
+    coarsest = -1
+    for value in values:
+        if isinstance(value, Rounded):
+            rank = _RANKS[value.precision]
+        elif isinstance(value, (tuple, list)):
+            rank = _rank(value)
+        elif isinstance(value, dict):
+            rank = _rank(value.values())
+        else:
+            continue
+        coarsest = max(coarsest, rank)
+    return coarsest
 
 
 def _operand(value: Any, precision: str, product: bool, integers: bool = False) -> Any:
     """`value` as an ordinary operand of an operation in `precision`: the storage dtype, and tf32's ten bits."""
-    if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(_operand(part, precision, product, integers) for part in value)
-    if isinstance(value, list):
-        return [_operand(part, precision, product, integers) for part in value]
-    if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, (np.bool_, np.str_)):
+    if isinstance(value, (np.ndarray, np.generic)):
+        if isinstance(value, (np.bool_, np.str_)):
+            return value
         plain = np.asarray(value)
-        if plain.dtype.kind in "fc" or (integers and plain.dtype.kind in "iu"):
+        kind = plain.dtype.kind
+        if kind in "fc" or (integers and kind in "iu"):
             # A float64 table meets float32 arithmetic here: it is used as the float32 it would have been stored as.
-            plain = plain.astype(_storage(precision, plain.dtype.kind), copy=False)
+            plain = plain.astype(_storage(precision, kind), copy=False)
             if product and precision == "tf32" and plain.dtype == np.float32:
                 plain = _drop_bits(_astray(plain, EPS["tf32"] / 2), 13)
         return plain
+    if type(value) is tuple:
+        return tuple([_operand(part, precision, product, integers) for part in value])
+    if isinstance(value, list):
+        return [_operand(part, precision, product, integers) for part in value]
     return value
 
 
 def _result(value: Any, precision: str, exact: bool) -> Any:
+    """What an operation gives, rounded; NumPy's warnings are off while this runs."""
     if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype.kind in "fc":
-            if not exact:
-                value = _astray(np.asarray(value), EPS[stored(precision)])
-            return Rounded(value, precision)
-        if value.dtype.kind == "O":  # np.vectorize passes through objects; the next operation rounds
-            return _mark(np.asarray(value), precision)
+        plain = np.asarray(value)
+        kind = plain.dtype.kind
+        if kind in "fc":
+            if not exact and _jitter is not None:
+                plain = _astray(plain, EPS[stored(precision)])
+            return _mark(_round(plain, precision), precision)
+        if kind == "O":  # np.vectorize passes through objects; the next operation rounds
+            return _mark(plain, precision)
         return value
     if isinstance(value, tuple):
         parts = [_result(part, precision, exact) for part in value]
@@ -160,7 +181,7 @@ def _result(value: Any, precision: str, exact: bool) -> Any:
 
 
 def _mark(plain: np.ndarray, precision: str) -> Rounded:
-    marked = plain.view(Rounded)
+    marked = np.asarray(plain).view(Rounded)  # arithmetic with arrays of no dimension gives scalars
     marked.precision = precision
     return marked
 
@@ -174,20 +195,22 @@ class Rounded(np.ndarray):
     Raises ValueError for an unknown precision.
     """
 
-    precision: str
+    precision: str = "float32"
 
     def __new__(cls, values: Any, precision: str) -> Rounded:
         return _mark(round_to(values, check_precision(precision)), precision)
 
     def __array_finalize__(self, source: Any) -> None:
-        self.precision = getattr(source, "precision", "float32")
+        if isinstance(source, Rounded):
+            self.precision = source.precision
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-        precision = coarsest(_precisions(inputs) + _precisions(kwargs) + _precisions(out or ()))
+        precision = PRECISIONS[_rank((inputs, kwargs, out))]
         product = ufunc in _PRODUCTS
-        if kwargs.get("dtype") is not None and np.dtype(kwargs["dtype"]).kind in "fc":
-            del kwargs["dtype"]  # a wider accumulator asked for inside the oracle is absorbed like any temporary
-        kwargs = {key: _operand(value, precision, product) for key, value in kwargs.items()}
+        if kwargs:
+            if kwargs.get("dtype") is not None and np.dtype(kwargs["dtype"]).kind in "fc":
+                del kwargs["dtype"]  # a wider accumulator asked for inside the oracle is absorbed like any temporary
+            kwargs = {key: _operand(value, precision, product) for key, value in kwargs.items()}
         with np.errstate(all="ignore"):
             if method == "at":
                 target = inputs[0]
@@ -198,7 +221,7 @@ class Rounded(np.ndarray):
             integers = method == "__call__" and ufunc is not np.ldexp
             operands = [_operand(x, precision, product, integers) for x in inputs]
             value = getattr(ufunc, method)(*operands, **kwargs)
-        result = _result(value, precision, ufunc in _EXACT)
+            result = _result(value, precision, ufunc in _EXACT)
         if out is None:
             return result
         for target, part in zip(out, result if isinstance(result, tuple) else (result,), strict=True):
@@ -208,7 +231,7 @@ class Rounded(np.ndarray):
         return out[0] if len(out) == 1 and isinstance(out[0], Rounded) else result
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        precision = coarsest(_precisions(args) + _precisions(kwargs))
+        precision = PRECISIONS[_rank((args, kwargs))]
         if func in _IN_PLACE:
             target = args[0]
             plain = [x.view(np.ndarray) if isinstance(x, Rounded) else x for x in args]
@@ -224,7 +247,7 @@ class Rounded(np.ndarray):
                 *[_operand(x, precision, product) for x in args],
                 **{key: _operand(x, precision, product) for key, x in kwargs.items()},
             )
-        result = _result(value, precision, exact)
+            result = _result(value, precision, exact)
         if out is None:
             return result
         target = out[0] if isinstance(out, tuple) else out

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from touchstone.judgement.calls import (
     leaves,
     oracle_call,
     run_oracle,
+    signature,
 )
 
 GRADIENT = "gradient of "
@@ -31,13 +32,13 @@ class Part:
     """One result or gradient: its truth, the plain computation's value, how far it moves, and its promised dtype.
 
     dtype is None for what is exact (integers, booleans, None, text). family: the largest of the call's gradients.
-    conditioning costs several runs of the oracle, so it is a function, to be called by those who need it.
+    conditioning(n) is how far n draws move it, each of which costs a run of the oracle: asked for where it is needed.
     """
 
     label: str
     want: Any
     baseline: np.ndarray | None = None
-    conditioning: Callable[[], list[np.ndarray]] = list
+    conditioning: Callable[[int], list[np.ndarray]] = lambda draws: []
     dtype: str | None = None
     family: float | None = None
 
@@ -54,7 +55,7 @@ class Oracle:
         """What the oracle calls the positional inputs, where they match its parameters one to one."""
         names = [
             parameter.name
-            for parameter in inspect.signature(self.forward).parameters.values()
+            for parameter in signature(self.forward).parameters.values()
             if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         ]
         flat = list(leaves(call.inputs))
@@ -64,28 +65,33 @@ class Oracle:
         """A part for every leaf of the result."""
         return self._parts(self._forward, oracle_call(self.forward, call), precision, None, dtype_name(call.dtype))
 
-    def gradients(self, call: Call, precision: str, cotangent: dict[str, torch.Tensor]) -> list[Part]:
-        """A part for every floating positional input, then every weight; ValueError when one is left out."""
+    def gradients(
+        self, call: Call, precision: str, cotangent: dict[str, torch.Tensor], results: list[str]
+    ) -> list[Part]:
+        """A part for every floating positional input, then every weight; ValueError when one is left out.
+
+        results: the labels of the forward's results, all of them, in order.
+        """
         names = self.input_names(call)
         inputs = _floating_inputs(call, names)
         dtypes = [dtype_name(value.dtype) for _, value in inputs] + [dtype_name(call.dtype)] * len(call.weights or {})
-        given = self._backward_call(call, cotangent)
+        given = self._backward_call(call, cotangent, results)
         return self._parts(lambda each: self._backward(each, call), given, precision, dtypes, dtype_name(call.dtype))
 
     def arrays(self, call: Call, cotangent: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """Label → truth of every result and, with a cotangent, every gradient."""
         found = self._forward(oracle_call(self.forward, call))
         if cotangent:
-            found += self._backward(self._backward_call(call, cotangent), call)
+            found += self._backward(self._backward_call(call, cotangent, [label for label, _ in found]), call)
         return {label: np.asarray(value) for label, value in found if value is not None}
 
     def _forward(self, given: OracleCall) -> list[tuple[str, Any]]:
         return [(f"result{path}", value) for path, value in run_oracle(self.forward, given)]
 
-    def _backward_call(self, call: Call, cotangent: dict[str, torch.Tensor]) -> OracleCall:
+    def _backward_call(self, call: Call, cotangent: dict[str, torch.Tensor], results: list[str]) -> OracleCall:
         assert self.backward is not None
         given = oracle_call(self.forward, call)
-        return backward_call(self.forward, self.backward, given, _structured(cotangent, self._forward(given)))
+        return backward_call(self.forward, self.backward, given, _structured(cotangent, results))
 
     def _backward(self, given: OracleCall, call: Call) -> list[tuple[str, Any]]:
         assert self.backward is not None
@@ -111,16 +117,20 @@ class Oracle:
         want = floats(truths)
         if not want:
             return [Part(label, value) for label, value in truths]
-        baseline = floats(run(in_precision(given, precision)))
+        # The truth is what a plain program in float64 gives: over `Rounded` it would be computed a second time.
+        baseline = want if precision == "float64" else floats(run(in_precision(given, precision)))
 
-        @cache
-        def moved() -> list[list[np.ndarray]]:
-            return numerics.conditioning(
-                lambda pair: floats(run(in_precision(OracleCall(*pair), precision))),
-                (given.positional, given.named),
-                precision,
-                seed=self.seed,
-            )
+        drawn: list[list[np.ndarray]] = []
+        stream = numerics.conditioning(
+            lambda pair: floats(run(in_precision(OracleCall(*pair), precision))),
+            (given.positional, given.named),
+            precision,
+            seed=self.seed,
+        )
+
+        def moved(place: int, draws: int) -> list[np.ndarray]:
+            drawn.extend(islice(stream, max(draws - len(drawn), 0)))
+            return [results[place] for results in drawn[:draws]]
 
         family = None
         if dtypes is not None:
@@ -130,15 +140,11 @@ class Oracle:
         for label, value in truths:
             if is_floating(value):
                 dtype = dtypes[place] if dtypes is not None else default
-                parts.append(Part(label, want[place], baseline[place], partial(_column, moved, place), dtype, family))
+                parts.append(Part(label, want[place], baseline[place], partial(moved, place), dtype, family))
                 place += 1
             else:
                 parts.append(Part(label, value))
         return parts
-
-
-def _column(rows: Callable[[], list[list[np.ndarray]]], place: int) -> list[np.ndarray]:
-    return [row[place] for row in rows()]
 
 
 def is_floating(value: Any) -> bool:
@@ -154,14 +160,14 @@ def _floating_inputs(call: Call, names: list[str]) -> list[tuple[str, torch.Tens
     ]
 
 
-def _structured(cotangent: dict[str, torch.Tensor], truths: list[tuple[str, Any]]) -> Any:
+def _structured(cotangent: dict[str, torch.Tensor], labels: list[str]) -> Any:
     """The cotangent in the results' own structure: one array, a tuple, or a dict."""
     arrays = {label: value.double().numpy() for label, value in cotangent.items()}
-    if [label for label, _ in truths] == ["result"]:
+    if labels == ["result"]:
         return arrays["result"]
-    if all(label.startswith("result[") for label, _ in truths):
-        return tuple(arrays.get(label) for label, _ in truths)
-    return {label.removeprefix("result."): arrays.get(label) for label, _ in truths}
+    if all(label.startswith("result[") for label in labels):
+        return tuple(arrays.get(label) for label in labels)
+    return {label.removeprefix("result."): arrays.get(label) for label in labels}
 
 
 def _gradients_by_name(found: Any, inputs: list[str], weights: list[str]) -> list[tuple[str, Any]]:

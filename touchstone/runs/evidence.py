@@ -7,13 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from touchstone.runs.sources import digest, source_closure
+from touchstone.runs.sources import Sources, behind, digest
 
 if TYPE_CHECKING:
     import pytest
 
+    from touchstone.house import House
+    from touchstone.implementations import Layer
     from touchstone.runs.session import Touchstone
 
+Roots = tuple[tuple[str, Path], ...]
 #: Fixtures whose module decides verdicts or inputs: a test that uses one stands on its sources too.
 JUDGES = {"parity": "judgement/parity.py", "draw": "judgement/draw.py"}
 
@@ -29,7 +32,7 @@ def content(mine: Touchstone, item: pytest.Item, touched: dict[str, set[str]]) -
     roots = {"spec": mine.house.root / "spec", "touchstone": here}
     for name in touched.get("impl", ()):
         for part in mine.impl.layers:
-            found = _file(part, name)
+            found = mine.snapshot.file(part, name)
             if found is not None:
                 files.add(found)
                 roots[part.package.split(".")[0]] = _top(part)
@@ -37,33 +40,62 @@ def content(mine: Touchstone, item: pytest.Item, touched: dict[str, set[str]]) -
     if touched.get("oracle"):
         roots["reference"] = mine.house.root / "reference"
         for name in touched["oracle"]:
-            found = _file(mine.oracle.layers[0], name)
+            found = mine.snapshot.file(mine.oracle.layers[0], name)
             if found is not None:
                 files.add(found)
-    closure = _closure(tuple(sorted(files)), tuple(sorted(roots.items())))
-    named = [_relative(path, mine.house.root) for path in closure]
+    named, digest = mine.snapshot.stand_on(frozenset(files), tuple(sorted(roots.items())))
     return {
-        "sha": key(named, mine.house.root, [mine.catalog.lines[line].text for line in mine.lines(item)]),
+        "sha": _sha(digest, [mine.catalog.lines[line].text for line in mine.lines(item)]),
         "files": named,
     }
 
 
-@lru_cache(maxsize=1024)
-def _closure(files: tuple[Path, ...], roots: tuple[tuple[str, Path], ...]) -> tuple[Path, ...]:
-    """Once a session: a test's sources do not move under it while it runs."""
-    return source_closure(files, dict(roots))
+class Snapshot:
+    """The sources as one session first sees them: what it imported does not change with the files under it."""
+
+    def __init__(self, house: House) -> None:
+        self._root = house.root
+        self._kept = house.state / "imports"
+        self._sources: dict[Roots, Sources] = {}
+        self._found: dict[tuple[frozenset[Path], Roots], tuple[list[str], str]] = {}
+        self._files: dict[tuple[str, str], Path | None] = {}
+
+    def stand_on(self, files: frozenset[Path], roots: Roots) -> tuple[list[str], str]:
+        """The names of the files and of all that they import from `roots`, and the hash of these."""
+        if (files, roots) not in self._found:
+            if roots not in self._sources:
+                self._sources[roots] = Sources(dict(roots), self._kept)
+            closure = self._sources[roots].closure(files)
+            named = [_relative(path, self._root) for path in closure]
+            self._found[files, roots] = named, self._sources[roots].digest(closure)
+        return self._found[files, roots]
+
+    def file(self, part: Layer, name: str) -> Path | None:
+        """The file in which a layer defines a name, None where it cannot be told."""
+        place = part.package, name
+        if place not in self._files:
+            try:
+                found = part.file(name)
+            except Exception:
+                found = None
+            self._files[place] = found.resolve() if found is not None else None
+        return self._files[place]
 
 
 def key(files: list[str], root: Path, sentences: list[str]) -> str:
     """The hash of these files (relative to the house, or absolute) and sentences as they are now."""
     paths = [root / name for name in files]
-    if not all(path.exists() for path in paths):
+    if not all(behind(path).exists() for path in paths):
         return "gone"
-    return hashlib.sha256((_digest(tuple(paths)) + "\n".join(sentences)).encode()).hexdigest()[:24]
+    return _sha(_digest(tuple(paths)), sentences)
+
+
+def _sha(digest: str, sentences: list[str]) -> str:
+    return hashlib.sha256((digest + "\n".join(sentences)).encode()).hexdigest()[:24]
 
 
 def _digest(paths: tuple[Path, ...]) -> str:
-    return _digest_at(paths, tuple(path.stat().st_mtime_ns for path in paths))
+    return _digest_at(paths, tuple(behind(path).stat().st_mtime_ns for path in paths))
 
 
 @lru_cache(maxsize=4096)
@@ -76,14 +108,6 @@ def holds(record: dict[str, Any], root: Path, texts: dict[str, str]) -> bool:
     found = record.get("content", {})
     sentences = [texts.get(line, "") for line in record.get("lines", [])]
     return bool(found.get("sha")) and key(found.get("files", []), root, sentences) == found["sha"]
-
-
-def _file(part: Any, name: str) -> Path | None:
-    try:
-        found = part.file(name)
-    except Exception:
-        return None
-    return found.resolve() if found is not None else None
 
 
 def _top(part: Any) -> Path:

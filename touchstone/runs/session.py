@@ -43,6 +43,8 @@ class Touchstone:
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
         self.recorder = records.Recorder(house.records, worker["touchstone_run"] if worker else records.new_run())
+        self.snapshot = evidence.Snapshot(house)
+        self._spec: dict[Path, bool] = {}  # asked a dozen times a test
         self.collected: list[pytest.Item] = []
         self.focused: dict[str, list[str]] | None = None
         self.variants: Any = None  # set by --mutants and --acceptance: what their summary prints
@@ -101,7 +103,9 @@ class Touchstone:
         return not whole or bool(self.focused or option.unit or option.keyword or option.markexpr)
 
     def is_spec(self, item: pytest.Item) -> bool:
-        return item.path.is_relative_to(self.house.root / "spec")
+        if item.path not in self._spec:
+            self._spec[item.path] = item.path.is_relative_to(self.house.root / "spec")
+        return self._spec[item.path]
 
     def lines(self, item: pytest.Item) -> list[str]:
         return list(dict.fromkeys(line for mark in item.iter_markers("proves") for line in mark.args))
@@ -126,8 +130,9 @@ class Touchstone:
             known = self.catalog.lines
         except catalogs.CatalogError:
             return []
-        path, line, _ = item.location
-        return [f"{path}:{(line or 0) + 1}: unknown proof line {key!r}" for key in self.lines(item) if key not in known]
+        unknown = [key for key in self.lines(item) if key not in known]
+        path, line, _ = item.location if unknown else ("", None, "")  # which pytest works out when it is asked
+        return [f"{path}:{(line or 0) + 1}: unknown proof line {key!r}" for key in unknown]
 
     def select(self, items: list[pytest.Item]) -> list[pytest.Item]:
         """The tests to run out of those collected; `collected` keeps them all."""

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from touchstone.runs.kept import Kept
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _FILE = re.compile(r"([\w\-]+/)*[\w\-.]{1,100}\.\w{1,12}")
@@ -38,23 +40,14 @@ def source_closure(
     call (`import_module("impl.nn")`), and files beside a module that it names in a string (a kernel's `.cu`). A name
     that is put together at run time, or stands in a table of lazy imports, is not seen.
 
+    A package whose `__init__` does nothing but hand names on counts by the names that are taken from it, an entry
+    `__init__.py#name` for each: a room that gets another public name changes nothing for who took the old ones.
+
     Raises:
         FileNotFoundError: a file or a root that is not there.
         ValueError: two roots of one name.
     """
-    packages = _packages(roots)
-    listing = lru_cache(maxsize=None)(_listing)  # for this call: one look at each folder
-    waiting = [Path(file).resolve(strict=True) for file in files]
-    found: set[Path] = set()
-    asked: set[str | Path] = set()  # names and folders that were followed before
-    while waiting:
-        file = waiting.pop()
-        if file in found:
-            continue
-        found.add(file)
-        if file.suffix == ".py":
-            waiting += [target for target in _targets(file, packages, listing, asked) if target not in found]
-    return tuple(sorted(found))
+    return Sources(roots).closure(files)
 
 
 def digest(files: Iterable[Path | str]) -> str:
@@ -66,21 +59,145 @@ def digest(files: Iterable[Path | str]) -> str:
     Raises:
         FileNotFoundError: a file that is not there.
     """
-    paths = sorted({Path(file).resolve(strict=True) for file in files})
+    paths = sorted({_resolved(Path(file)) for file in files})
+    return combined([(path, _sha256(path)) for path in paths])
+
+
+def combined(hashes: list[tuple[Path, str]]) -> str:
+    """The digest of files whose own hashes (of their bytes) are known, sorted by path."""
+    paths = [path for path, _ in hashes]
     base = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.relative_to(base).as_posix()}\0{_sha256(path)}\n".encode())
+    for path, own in hashes:
+        total.update(f"{path.relative_to(base).as_posix()}\0{own}\n".encode())
     return total.hexdigest()
+
+
+class Sources:
+    """The packages in `roots` as they are when they are first asked about: closures (see `source_closure`) and hashes.
+
+    Each file and folder is looked at once in the life of this object: for a piece of work during which they stay as
+    they are, a test session, where thousands of closures overlap.
+    """
+
+    def __init__(self, roots: Mapping[str, Path | str] | Iterable[Path | str], kept: Path | None = None) -> None:
+        """kept: a folder in which to keep what files import, so that the next process need not read them again."""
+        self._packages = _packages(roots)
+        self._kept = Kept(kept, _sha256(Path(__file__))) if kept is not None else None
+        self._targets: dict[Path, list[Path]] = {}
+        self._behind: dict[str, list[Path]] = {}  # dotted name → the files that importing it reads
+        self._folders: dict[Path, _Folder] = {}
+        self._handing: set[Path] = set()
+        self._hashes: dict[Path, str] = {}
+
+    def closure(self, files: Iterable[Path | str]) -> tuple[Path, ...]:
+        """The files themselves and everything they import; sorted.  Raises FileNotFoundError."""
+        waiting = [_resolved(Path(file)) for file in files]
+        found: set[Path] = set()
+        while waiting:
+            file = waiting.pop()
+            if file in found:
+                continue
+            found.add(file)
+            if file.suffix == ".py":
+                if file not in self._targets:
+                    self._targets[file] = list(dict.fromkeys(self._read(file)))
+                waiting += [target for target in self._targets[file] if target not in found]
+        return tuple(sorted(found))
+
+    def digest(self, closure: tuple[Path, ...]) -> str:
+        """`digest` of a closure of this object."""
+        for path in closure:
+            if path not in self._hashes:
+                self._hashes[path] = _sha256(path)
+        return combined([(path, self._hashes[path]) for path in closure])
+
+    def _read(self, file: Path) -> Iterator[Path]:
+        """What a file imports directly."""
+        named = self._imports(file)
+        for place in self._packages.values():
+            if file.is_relative_to(place) and file != place:  # importing a module runs the packages it lies in
+                for package in [file.parent, *file.parent.parents]:
+                    init = package / "__init__.py"
+                    inside = package.is_relative_to(place) and init.name in self._listing(package).files
+                    if inside and self._imports(init).handed_on is None:
+                        yield init
+        for dotted in named.absolute:
+            yield from self._absolute(dotted)
+        for level, dotted in named.relative:
+            yield from self._relative(file, level, dotted)
+        for name in named.beside:
+            *folders, last = name.split("/")
+            beside: Path | None = file.parent
+            for folder in folders:
+                beside = beside / folder if beside is not None and folder in self._listing(beside).folders else None
+            if beside is not None and last in self._listing(beside).files:
+                yield beside / last
+
+    def _imports(self, file: Path) -> _Imports:
+        found: _Imports = _remembered(_imports_seen, file, lambda path: _imports_kept(self._kept, path))
+        return found
+
+    def _absolute(self, dotted: str) -> list[Path]:
+        if dotted not in self._behind:
+            self._behind[dotted] = []
+            first, *rest = dotted.split(".")
+            if first in self._packages:
+                self._behind[dotted] = list(self._walk(self._packages[first], rest))
+        return self._behind[dotted]
+
+    def _relative(self, file: Path, level: int, dotted: str) -> Iterator[Path]:
+        base = file.parents[level - 1] if level <= len(file.parents) else file.parent
+        if any(base.is_relative_to(place) for place in self._packages.values()):
+            yield from self._walk(base, dotted.split("."))
+
+    def _handed_on(self, entry: Path, level: int, dotted: str) -> Iterator[Path]:
+        yield entry
+        if entry not in self._handing:  # a package may hand a name on to itself: nothing is behind that
+            self._handing.add(entry)
+            yield from self._relative(behind(entry), level, dotted) if level else self._absolute(dotted)
+            self._handing.discard(entry)
+
+    def _walk(self, place: Path, parts: list[str]) -> Iterator[Path]:
+        """The files that importing `parts` below the package (or module) at `place` reads."""
+        if place.is_file():
+            yield place
+            return
+        for part in [*parts, ""]:
+            here = self._listing(place)
+            if "__init__.py" in here.files:
+                init = place / "__init__.py"
+                handed_on = self._imports(init).handed_on
+                lies_inside = part in here.folders or f"{part}.py" in here.files
+                if handed_on is not None and part in handed_on and not lies_inside:
+                    yield from self._handed_on(init.with_name(f"__init__.py#{part}"), *handed_on[part])
+                    return
+                if handed_on is None or not lies_inside:
+                    yield init
+            if part in here.folders:
+                place = place / part
+                continue
+            if part == "*":
+                yield from (place / name for name in here.files if name.endswith(".py"))
+            elif f"{part}.py" in here.files:
+                yield place / f"{part}.py"
+            return  # a module ends the way, and so does an attribute of a package
+
+    def _listing(self, folder: Path) -> _Folder:
+        if folder not in self._folders:
+            self._folders[folder] = _remembered(_folders_seen, folder, _read_folder)
+        return self._folders[folder]
 
 
 @dataclass(frozen=True)
 class _Imports:
-    """What a file names: dotted modules (ending in .* for all of a package), relative ones with their level, files."""
+    """What a file names: dotted modules (ending in .* for all of a package), relative ones with their level, files;
+    and, of a file that does nothing but hand names on, where each of them comes from (level, dotted)."""
 
     absolute: frozenset[str] = frozenset()
     relative: frozenset[tuple[int, str]] = frozenset()
     beside: frozenset[str] = frozenset()
+    handed_on: dict[str, tuple[int, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,51 +216,20 @@ def _packages(roots: Mapping[str, Path | str] | Iterable[Path | str]) -> dict[st
     return packages
 
 
-def _targets(
-    file: Path, packages: dict[str, Path], listing: Callable[[Path], _Folder], asked: set[str | Path]
-) -> Iterator[Path]:
-    named = _remembered(_imports_seen, file, _imports)
-    if file.parent not in asked:
-        asked.add(file.parent)
-        for place in packages.values():
-            if file.is_relative_to(place) and file != place:  # importing a module runs the packages it lies in
-                yield from _walk(place, list(file.relative_to(place).parts[:-1]), listing)
-    new = named.absolute - asked
-    asked |= new
-    for dotted in new:
-        first, *rest = dotted.split(".")
-        if first in packages:
-            yield from _walk(packages[first], rest, listing)
-    for level, dotted in named.relative:
-        base = file.parents[level - 1] if level <= len(file.parents) else file.parent
-        if any(base.is_relative_to(place) for place in packages.values()):
-            yield from _walk(base, dotted.split("."), listing)
-    for name in named.beside:
-        *folders, last = name.split("/")
-        beside: Path | None = file.parent
-        for folder in folders:
-            beside = beside / folder if beside is not None and folder in listing(beside).folders else None
-        if beside is not None and last in listing(beside).files:
-            yield beside / last
-
-
-def _walk(place: Path, parts: list[str], listing: Callable[[Path], _Folder]) -> Iterator[Path]:
-    """The files that importing `parts` below the package (or module) at `place` reads."""
-    if place.is_file():
-        yield place
-        return
-    for part in [*parts, ""]:
-        here = listing(place)
-        if "__init__.py" in here.files:
-            yield place / "__init__.py"
-        if part in here.folders:
-            place = place / part
-            continue
-        if part == "*":
-            yield from (place / name for name in here.files if name.endswith(".py"))
-        elif f"{part}.py" in here.files:
-            yield place / f"{part}.py"
-        return  # a module ends the way, and so does an attribute of a package
+def _imports_kept(kept: Kept | None, file: Path) -> _Imports:
+    content = kept.read(file) if kept is not None else None
+    if content is not None:
+        found: Any = json.loads(content)
+        relative = frozenset((level, name) for level, name in found["relative"])
+        handed_on = found["handed_on"] and {
+            name: (level, dotted) for name, (level, dotted) in found["handed_on"].items()
+        }
+        return _Imports(frozenset(found["absolute"]), relative, frozenset(found["beside"]), handed_on)
+    named = _imports(file)
+    if kept is not None:
+        lists = {key: sorted(getattr(named, key)) for key in ("absolute", "relative", "beside")}
+        kept.write(file, json.dumps(lists | {"handed_on": named.handed_on}).encode())
+    return named
 
 
 def _imports(file: Path) -> _Imports:
@@ -168,11 +254,24 @@ def _imports(file: Path) -> _Imports:
             absolute.update(value for value in given if isinstance(value, str) and _DOTTED.fullmatch(value))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _FILE.fullmatch(node.value):
             beside.add(node.value)
-    return _Imports(frozenset(absolute), frozenset(relative), frozenset(beside))
+    return _Imports(frozenset(absolute), frozenset(relative), frozenset(beside), _handed_on(tree))
 
 
-def _listing(folder: Path) -> _Folder:
-    return _remembered(_folders_seen, folder, _read_folder)
+def _handed_on(tree: ast.Module) -> dict[str, tuple[int, str]] | None:
+    """Name → (level, dotted) of a module of imports alone (a docstring and `__all__` aside), else None."""
+    found: dict[str, tuple[int, str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and not any(alias.name == "*" for alias in node.names):
+            if node.module != "__future__":
+                for alias in node.names:
+                    dotted = f"{node.module}.{alias.name}" if node.module else alias.name
+                    found[alias.asname or alias.name] = (node.level, dotted)
+            continue
+        told = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        listed = isinstance(node, ast.Assign) and [getattr(one, "id", "") for one in node.targets] == ["__all__"]
+        if not (told or listed):
+            return None
+    return found
 
 
 def _read_folder(folder: Path) -> _Folder:
@@ -184,7 +283,19 @@ def _read_folder(folder: Path) -> _Folder:
     )
 
 
+def behind(entry: Path) -> Path:
+    """The file that an entry of a closure is in: itself, but for a name that a package hands on."""
+    return entry.with_name("__init__.py") if entry.name.startswith("__init__.py#") else entry
+
+
+def _resolved(entry: Path) -> Path:
+    return behind(entry).resolve(strict=True).with_name(entry.name) if behind(entry) != entry else entry.resolve(True)
+
+
 def _sha256(file: Path) -> str:
+    if behind(file) != file:
+        handed_on = _remembered(_imports_seen, behind(file), _imports).handed_on or {}
+        return hashlib.sha256(repr(handed_on.get(file.name.partition("#")[2])).encode()).hexdigest()
     return _remembered(_hashes_seen, file, lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
 
 

@@ -44,6 +44,7 @@ def prepare(config: pytest.Config) -> None:
     config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()
+    gc.set_threshold(2_000, 10, 50)  # a look at the whole heap after every 70,000 objects was one second in twenty
 
 
 def silence(config: pytest.Config) -> None:

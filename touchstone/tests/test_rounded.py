@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
 from touchstone.judgement.calls import OracleCall, in_precision
-from touchstone.judgement.rounded import EPS, Rounded, jittered, round_to
+from touchstone.judgement.rounded import EPS, PRECISIONS, Rounded, jittered, round_to
+from touchstone.tests import oracles
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -179,3 +181,27 @@ def test_jitter_moves_what_is_computed_and_not_what_is_moved():
     assert 0 < np.abs(one - plain).max() <= 2 * EPS["float32"] * plain.max()
     assert not np.array_equal(one, two)
     assert np.array_equal(np.exp(x), plain)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_single_number_keeps_its_precision(precision):
+    x = Rounded(normal(7), precision)
+    for shaken in (nullcontext(), jittered(np.random.default_rng(0))):
+        with shaken:
+            for result in (x.sum(), np.sum(x) / 3, x[0] * x[1], np.mean(x), np.exp(1j * x[0]), x.max()):
+                assert isinstance(result, Rounded)
+                assert (result.precision, result.shape) == (precision, ())
+
+
+def test_in_float64_the_baseline_is_the_truth_itself():
+    """So the oracle is not run over `Rounded` there: it would give the same, bit for bit."""
+    q, k, v = (normal(2, 5, 4, seed=seed) for seed in range(3))
+    for oracle, given in (
+        (oracles.attention, (q, k, v)),
+        (oracles.softmax, (q,)),
+        (oracles.layer_norm, (q,)),
+        (oracles.gelu, (q,)),
+    ):
+        rounded = oracle(*(Rounded(one, "float64") for one in given))
+        assert isinstance(rounded, Rounded)
+        np.testing.assert_array_equal(np.asarray(rounded), oracle(*given))

@@ -43,6 +43,10 @@ TREE = {
 }
 
 
+#: Packages that do something: a package that only hands names on is another matter, further down.
+TREE |= {name: f"{text}\nKIND = 1\n" for name, text in TREE.items() if name.endswith("__init__.py")}
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return _grow(tmp_path / "house")
@@ -118,6 +122,61 @@ def test_the_closure_holds_every_file_that_an_import_runs(tree: Path) -> None:
     assert len(ran) >= 9
     closure = source_closure([tree / "impl/attention/heads.py"], [tree / "impl"])
     assert ran <= {str(path) for path in closure}
+
+
+WINDOW = '"""A room."""\n\nfrom __future__ import annotations\n\nfrom impl.nn.norms import Norm\n'
+#: What the package itself imports comes with all of it: two of these names it hands on to itself.
+WHOLE = {f"impl/nn/{name}" for name in ("__init__.py", "__init__.py#Norm", "__init__.py#Round", "norms.py", "other.py")}
+HANDED_ON = [
+    ("from impl.nn import Norm", {"impl/nn/__init__.py#Norm", "impl/nn/norms.py"}),
+    ("from impl.nn import Other", {"impl/nn/__init__.py#Other", "impl/nn/other.py"}),
+    ("from impl.nn import Again", {"impl/nn/__init__.py#Again", "impl/nn/__init__.py#Norm", "impl/nn/norms.py"}),
+    ("from impl.nn import Round", {"impl/nn/__init__.py#Round"}),
+    ("from impl.nn import norms", {"impl/nn/norms.py"}),
+    ("import impl.nn.norms", {"impl/nn/norms.py"}),
+    ("from impl.nn import Nobody", WHOLE),
+    ("import impl.nn", WHOLE),
+    ("from impl.nn import *", WHOLE),
+]
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """A package that only hands names on: from its files, from itself, and round in a circle."""
+    place = tmp_path / "impl" / "nn"
+    place.mkdir(parents=True)
+    (place.parent / "__init__.py").write_text('"""All."""\n')
+    more = "from .other import Other\nfrom impl.nn import Norm as Again\nfrom . import Round\n"
+    (place / "__init__.py").write_text(f'{WINDOW}{more}\n__all__ = ["Again", "Norm", "Other", "Round"]\n')
+    (place / "norms.py").write_text("Norm = 1\n")
+    (place / "other.py").write_text("Other = 2\n")
+    return tmp_path.resolve()
+
+
+@pytest.mark.parametrize(("imports", "expected"), HANDED_ON)
+def test_a_package_that_hands_names_on_counts_by_the_names_that_are_taken(
+    room: Path, imports: str, expected: set[str]
+) -> None:
+    (room / "test_it.py").write_text(imports)
+    assert _closure(room, "test_it.py") == {"test_it.py"} | expected
+
+
+def test_who_took_a_name_sees_where_it_comes_from_and_no_other(room: Path) -> None:
+    init, test = room / "impl/nn/__init__.py", room / "test_it.py"
+    test.write_text("from impl.nn import Norm")
+    closure = source_closure([test], [room / "impl"])
+    first = digest(closure)
+    init.write_text(init.read_text().replace("from .other import Other", "from .other import Other, More"))
+    assert digest(closure) == digest(source_closure([test], [room / "impl"])) == first, "a name that nobody here takes"
+    (room / "impl/nn/new.py").write_text("Norm = 1\n")
+    init.write_text(init.read_text().replace("from impl.nn.norms import Norm", "from impl.nn.new import Norm"))
+    assert digest(closure) != first, "the name comes from another file, and the first one is as it was"
+    init.write_text(init.read_text() + "\nNorm = None\n")
+    assert digest(closure) != first
+    assert init in source_closure([test], [room / "impl"]), "what does more than hand names on is a file like any other"
+    init.unlink()
+    with pytest.raises(FileNotFoundError):
+        digest(closure)
 
 
 def test_a_changed_import_is_seen(tree: Path) -> None:
