@@ -1,4 +1,4 @@
-"""The command line: `touchstone start | status | next | hint | report | keep | doctor | data`."""
+"""The command line: `touchstone start | status | next | hint | report | compare | keep | doctor | data`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     report = commands.add_parser("report", help="write the scoreboard from what was recorded")
     report.add_argument("--history", action="store_true", help="also keep this state as one night of the history")
     report.add_argument("--chapter", help="write the report of one chapter instead, for example sprint1")
+    comparing = commands.add_parser("compare", help="what changed from A to B: races, proof lines, rows, kills")
+    for side in ("A", "B"):
+        comparing.add_argument(
+            side, help="a commit, a night (2026-08-21), an implementation, a file of records or a saved run"
+        )
+    comparing.add_argument("--json", action="store_true", help="print the comparison as one object")
     commands.add_parser("keep", help="put the records of studies and GPU checks where they can be committed")
     for part in (status, following, report):
         part.add_argument("--impl", default="impl", help="whose records (default: impl)")
@@ -47,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         "next": _next,
         "hint": _hint,
         "report": _report,
+        "compare": _compare,
         "keep": _keep,
         "doctor": _doctor,
     }
@@ -191,6 +198,19 @@ def _report(options: argparse.Namespace) -> int:
     for path in written:
         if path.parent == house.reports:
             print(path)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from touchstone.board import compare, snapshots
+
+    house = houses.find()
+    found = compare.compare(snapshots.find(options.A, house), snapshots.find(options.B, house))
+    if options.json:
+        json.dump(found.as_dict(), sys.stdout, ensure_ascii=False, indent=1, sort_keys=True)
+        print()
+    else:
+        compare.show(found)
     return 0
 
 

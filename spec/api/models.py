@@ -24,8 +24,8 @@ class GPTConfig:
 
     `vocab_size` ids, contexts of at most `block_size` tokens, `n_layer` blocks of `n_head` heads over a stream `n_embd`
     wide.  `dropout` is the probability of dropping an entry, in [0, 1).  `bias` gives the linear layers and the norms a
-    bias.  `tied` makes the output head the token embedding itself.  `approximate` is the form of GELU, "tanh" as in GPT-2
-    or "none", the exact one of later models.  Values are checked where they are used: by `GPT`.
+    bias.  `tied` makes the output head the token embedding itself.  `approximate` is the form of GELU: "tanh" as in
+    GPT-2, or "none", the exact one of later models.  Values are checked where they are used: by `GPT`.
     """
 
     vocab_size: int
@@ -48,8 +48,8 @@ class FeedForward(nn.Module):
     Parameters: `fc.weight` (4 d, d), `fc.bias` (4 d,), `proj.weight` (d, 4 d), `proj.bias` (d,).
 
     Raises:
-        ValueError: d_model is not positive, dropout lies outside [0, 1), or approximate is neither "tanh" nor "none"; the
-            value is named.
+        ValueError: d_model is not positive, dropout lies outside [0, 1), or approximate is neither "tanh" nor "none";
+            the value is named.
     """
 
     def __init__(self, d_model: int, *, dropout: float = 0.0, bias: bool = True, approximate: str = "tanh") -> None: ...

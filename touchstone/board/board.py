@@ -10,10 +10,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from touchstone.board import history as nights
 from touchstone.board.palette import STATES
-from touchstone.board.rows import Record, RowView, TestGroup, natural, row_view, test_groups
-from touchstone.board.wording import instant, margin, need, split_test
+from touchstone.board.results import Result, of_record
+from touchstone.board.rows import Record, RowView, TestGroup, row_view, test_groups
+from touchstone.board.trends import Trend, trends
+from touchstone.board.wording import instant, margin, natural, need, split_test
 from touchstone.marks import CHECK_KINDS
+from touchstone.races.budgets import QUANTITIES
 
 PLAN_TITLES = {
     "sprints": "100 days of AI in ten sprints",
@@ -49,9 +53,9 @@ ABSENT: dict[str, Record] = {
     "mutant": {"name": "", "target": "", "says": "", "state": "error", "by": None, "reason": ""},
     "peer": {"name": "", "state": "rejected", "lines": None, "rejections": [], "deviations": [], "reason": ""},
     "race": {
-        "name": "", "subject": "", "lane": "", "peer": "", "ratio": None, "low": None, "high": None,
-        "verdict": "", "reason": "", "before": None, "seconds": None, "rounds": None, "fraction": None, "binds": None,
-        "budget": None,
+        "name": "", "subject": "", "lane": "", "peer": "", "ratio": None, "low": None, "high": None, "verdict": "",
+        "reason": "", "simulated": False, "seconds": None, "rounds": None, "flops": None, "bytes": None,
+        "fraction": None, "binds": None, "ceilings": None, "budgets": [], "machine": "", "before": None, "trend": None,
     },
     "run": {"run": "", "time": "", "impl": "", "args": [], "hardware": "", "commit": "", "torch": "", "python": ""},
 }  # fmt: skip
@@ -90,6 +94,12 @@ class Board:
     history: list[Record]
     history_problems: list[str]
 
+    @property
+    def moved(self) -> list[Trend]:
+        """The trends of races whose level changed, those that became slower first; each once."""
+        found = [race["trend"] for race in self.races if race["trend"] and race["trend"].moves]
+        return sorted(found, key=lambda trend: trend.regression is None)
+
 
 def build(
     status: dict[str, Any],
@@ -121,12 +131,10 @@ def build(
     claimed = {group.node for row in rows for line in row.lines for group in line.tests}
     failed = [node for node, record in tests.items() if record.get("outcome") == "failed"]
     used = {str(record.get("run", "")) for record in newest if record.get("type") in {"test", "mutant", "peer", "race"}}
-    races = [race for _, race in sorted(_latest(newest, "race", "name", "lane", "peer").items())]
     head = _head(status, runs)
     now = instant(head["time"])
     earlier = [made for made in history or [] if now and (instant(made["time"]) or now).date() < now.date()]
-    for race in races:
-        race["before"] = earlier[-1]["races"].get(f"{race['name']} / {race['peer']}") if earlier else None
+    races = _races(newest, runs, earlier)
     return Board(
         head=head,
         plans=_progress(status.get("plans", {}), PLAN_TITLES),
@@ -157,6 +165,24 @@ def _latest(records: list[Record], kind: str, *names: str) -> dict[Any, Record]:
             key = tuple(str(record.get(name, "")) for name in names)
             found[key[0] if len(key) == 1 else key] = {**ABSENT.get(kind, {}), **record}
     return dict(sorted(found.items()))
+
+
+def _races(newest: list[Record], runs: list[Record], earlier: list[Record]) -> list[Record]:
+    """The newest record of each race, lane, peer and machine, in natural order, with its trend over the nights."""
+    by_id = {str(run["run"]): run for run in runs}
+    found: dict[tuple[str, ...], tuple[Record, Result]] = {}
+    for record in newest:
+        if record.get("type") == "race":
+            result = of_record(record, by_id)
+            found[result.key] = {**ABSENT["race"], **record, "machine": result.hardware}, result
+    past = [result for made in earlier for result in nights.results(made)]
+    present = [result for race, result in found.values() if not race["simulated"]]
+    known: dict[tuple[str, ...], Trend] = {trend.latest.key: trend for trend in trends([*past, *present])}
+    for key, (race, _) in found.items():
+        trend = race["trend"] = known.get(key)
+        race["before"] = trend.results[-2].ratio if trend and len(trend.results) > 1 else None
+    order = sorted(found, key=lambda key: [natural(part) for part in (key[3], *key[:3])])
+    return [found[key][0] for key in order]
 
 
 def counts(table: dict[str, Any] | None) -> dict[str, int]:
@@ -211,35 +237,36 @@ def _matrix(table: dict[str, Any], holes: dict[str, dict[str, str]]) -> list[tup
 
 
 def _budgets(rows: list[RowView], races: list[Record]) -> list[Record]:
-    """Limits with their margins: those of races, then the figures with a limit under `budget` lines."""
-    found: dict[tuple[str, str], Record] = {}
+    """Limits with their margins: the figures with a limit under `budget` lines, then those of races by machine."""
+    found: dict[tuple[str, ...], Record] = {}
     for race in races:
-        budget = race.get("budget")
-        if budget:
-            name = f"{race.get('name')} ÷ {race.get('peer')}"
-            found[name, ""] = {
+        for budget in race["budgets"]:
+            name = f"{race['name']} ÷ {race['peer']}" if budget["quantity"] == "ratio" else race["name"]
+            found[race["machine"], name, budget["quantity"]] = {
                 "name": name,
-                "value": race.get("ratio"),
-                "unit": "× the peer's time",
-                "limit": budget.get("limit"),
-                "margin": margin(race.get("ratio"), budget.get("limit")),
-                "state": str(budget.get("state", "")),
+                "value": budget["value"],
+                "unit": QUANTITIES[budget["quantity"]],
+                "limit": budget["limit"],
+                "margin": margin(budget["value"], budget["limit"]),
+                "state": budget["state"],
+                "since": budget.get("since", ""),
                 "line": "",
             }
     for row in rows:
         for line in row.lines:
             for figure in line.figures if line.kind == "budget" else ():
                 if figure.limit is not None:
-                    found[figure.name, line.key] = {
+                    found["", figure.name, line.key] = {
                         "name": figure.name,
                         "value": figure.value,
                         "unit": figure.unit,
                         "limit": figure.limit,
                         "margin": figure.margin,
                         "state": {"proven": "ok", "failing": "over"}.get(line.state, line.state),
+                        "since": "",
                         "line": line.key,
                     }
-    return [found[key] for key in sorted(found)]
+    return [found[key] for key in sorted(found, key=lambda key: [natural(part) for part in key])]
 
 
 def _curves(tests: dict[str, Record], rows: list[RowView]) -> list[Record]:

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from touchstone.board.wording import natural
 from touchstone.house import House
 from touchstone.judgement.replay import load
 from touchstone.runs import states
@@ -76,7 +77,7 @@ def collect(house: House, chapter: str, impl: str = "impl") -> list[dict[str, An
     }
     kept = [record for record in tests if record["figures"] or record["series"] or record["outcome"] != "passed"]
     measured = sorted(
-        [*kept, *races.values()], key=lambda one: (one["type"], one.get("test") or one["name"], one["run"])
+        [*kept, *races.values()], key=lambda one: (one["type"], natural(one.get("test") or one["name"]), one["run"])
     )
     used = {record["run"] for record in measured}
     runs = {record["run"]: _run(record) for record in current if record["type"] == "run" and record["run"] in used}

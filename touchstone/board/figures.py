@@ -1,4 +1,4 @@
-"""The figures of the scoreboard: progress, races, curves, histograms and the trend, each a small SVG.
+"""The figures of the scoreboard: progress, races, rooflines, curves, histograms and trends, each a small SVG.
 
 They are drawn by `touchstone.board.svg`, not by matplotlib: they follow the reader's colour scheme, weigh a few
 kilobytes and are the same bytes under every version of every library.
@@ -12,8 +12,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from touchstone.board import history, palette, svg
+from touchstone.board import history, palette, roofline, svg, trend_chart
 from touchstone.board.board import PLAN_TITLES, Board, Progress
+from touchstone.board.trends import Trend
 from touchstone.board.wording import instant, number, slug, split_test
 
 Record = dict[str, Any]
@@ -222,9 +223,21 @@ def files(board: Board) -> dict[str, str]:
     drawn = trend(board)
     if drawn:
         made["trend.svg"] = drawn
+    made |= {name: roofline.draw(each) for each, name in rooflines(board)}
+    made |= {name: trend_chart.draw(each) for each, name in moved(board)}
     for record, name in named_charts(board):
         made[name] = chart(record)
     return {name: svg.standalone(drawing) for name, drawing in sorted(made.items())}
+
+
+def rooflines(board: Board) -> list[tuple[roofline.Roofline, str]]:
+    """The roofline of each machine with its file name."""
+    return [(each, f"roofline-{slug(each.machine)}.svg") for each in roofline.rooflines(board.races)]
+
+
+def moved(board: Board) -> list[tuple[Trend, str]]:
+    """Each race whose level changed with its file name."""
+    return [(each, f"nights-{slug(' '.join(each.latest.key))}.svg") for each in board.moved]
 
 
 def named_charts(board: Board) -> list[tuple[Record, str]]:

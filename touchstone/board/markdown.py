@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from touchstone.board import figures, palette
+from touchstone.board import figures, palette, races_markdown
 from touchstone.board.board import Board, Progress
+from touchstone.board.literal import code, cut, escape, fold, html, table
 from touchstone.board.rows import LineView, RowView
 from touchstone.board.wording import moment, number, plural, quantity, remedy, seconds, share
 from touchstone.marks import CHECK_KINDS
-
-#: A table of proof-line text may be cut here; the page and the catalog have all of it.
-CELL = 220
-
-
-def escape(text: object) -> str:
-    """Text from outside as one line of literal Markdown: no markup, no HTML, no cell border."""
-    line = re.sub(r"\s+", " ", str(text)).strip()
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|#~$!])", r"\\\1", line).replace("://", ":&#8203;//").replace("@", "&#64;")
-
-
-def code(text: object) -> str:
-    """A name in code style; a backtick or a border inside it is escaped as text instead."""
-    line = re.sub(r"\s+", " ", str(text)).strip()
-    return escape(line) if not line or re.search(r"[`|]", line) else f"`{line}`"
-
-
-def cut(text: object, most: int = CELL) -> str:
-    """Escaped text of at most `most` letters."""
-    line = re.sub(r"\s+", " ", str(text)).strip()
-    return escape(line if len(line) <= most else line[: most - 1].rstrip() + "…")
-
-
-def table(head: list[str], rows: list[list[str]], right: int = 0) -> str:
-    """A table; the last `right` columns are figures."""
-    rule = ["---"] * (len(head) - right) + ["---:"] * right
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
 
 
 def markdown(board: Board) -> str:
@@ -49,8 +21,9 @@ def markdown(board: Board) -> str:
         _mutants(board),
         _acceptance(board),
         _matrix(board),
-        _races(board),
-        _budgets(board),
+        races_markdown.races(board),
+        races_markdown.roofline(board),
+        races_markdown.budgets(board),
         _curves(board),
         _unmeasured(board),
         _trend(board),
@@ -135,14 +108,19 @@ def _attention(board: Board) -> str:
     ]
     items += [f"- ✗ rejected: {code(entry['name'])}" for entry in board.entries if entry["state"] == "rejected"]
     items += [
-        f"- ✗ budget over: {escape(one['name'])}: {one['margin']}" for one in board.budgets if one["state"] == "over"
+        f"- ✗ budget over: {escape(one['name'])}: {one['margin']}{', ' + escape(one['since']) if one['since'] else ''}"
+        for one in board.budgets
+        if one["state"] == "over"
+    ]
+    items += [
+        f"- ✗ race slower: {races_markdown.moved(trend, trend.regression)}" for trend in board.moved if trend.regression
     ]
     stale = board.total.lines["stale"]
     if stale:
         items.append(f"- ↻ {plural(stale, 'line')} proved on sources that have changed since")
     calm = (
         "Nothing is failing: no line fails, no mutant survived, no peer was rejected, "
-        "no budget is over, nothing is stale."
+        "no budget is over, no race became slower, nothing is stale."
     )
     return "## What asks for attention\n\n" + ("\n".join(items) or calm)
 
@@ -162,7 +140,7 @@ def _mutants(board: Board) -> str:
     ]
     body = table(["", "mutant", "what it does instead", "killed by"], rows)
     counted = f"**{killed} of {total} killed** ({share(killed, total)}){_stale(board.mutant_counts)}."
-    return f"## Mutants\n\n{counted}\n\n{_fold('Every mutant', body)}"
+    return f"## Mutants\n\n{counted}\n\n{fold('Every mutant', body)}"
 
 
 def _stale(counts: dict[str, Any]) -> str:
@@ -207,54 +185,8 @@ def _matrix(board: Board) -> str:
         table(["subject", *CHECK_KINDS], rows, len(CHECK_KINDS)),
     ]
     if excused:
-        parts.append(_fold(plural(len(excused), "explained hole"), "\n".join(excused)))
+        parts.append(fold(plural(len(excused), "explained hole"), "\n".join(excused)))
     return "\n\n".join(parts)
-
-
-def _races(board: Board) -> str:
-    if not board.races:
-        return "## Races\n\nNot measured: no race is recorded (`pytest bench`)."
-    rows = []
-    for race in board.races:
-        known = race["ratio"] is not None
-        rows.append(
-            [
-                escape(race["name"]),
-                f"{escape(race['lane'])} ÷ {escape(race['peer'])}",
-                escape(race["verdict"]) if known else f"not measured {escape(race['reason'])}".strip(),
-                f"×{number(race['ratio'])}" if known else "–",
-                f"{number(race['low'])} to {number(race['high'])}" if known else "–",
-                f"×{number(race['before'])}" if race["before"] else "–",
-                f"{number(100 * race['fraction'], 2)} % of {escape(race['binds'] or 'measured')}"
-                if race["fraction"]
-                else "–",
-            ]
-        )
-    head = ["race", "lanes", "verdict", "ratio", "interval", "before", "of the limit"]
-    return "\n\n".join(
-        [
-            "## Races",
-            "Time relative to the peer in the same run, rounds alternating; below 1 is faster.",
-            "![Races: ratio and interval](figures/races.svg)",
-            table(head, rows, 4),
-        ]
-    )
-
-
-def _budgets(board: Board) -> str:
-    if not board.budgets:
-        return "## Budgets\n\nNot measured: no figure with a limit is recorded under a budget line."
-    rows = [
-        [
-            escape(one["name"]) + (f" {code(one['line'])}" if one["line"] else ""),
-            escape(one["state"].replace("_", " ")),
-            escape(quantity(one["value"], one["unit"])),
-            escape(quantity(one["limit"], one["unit"])),
-            one["margin"],
-        ]
-        for one in board.budgets
-    ]
-    return "## Budgets\n\n" + table(["figure", "state", "value", "limit", "margin"], rows, 3)
 
 
 def _curves(board: Board) -> str:
@@ -273,8 +205,8 @@ def _unmeasured(board: Board) -> str:
         names = "\n".join(
             f"- {code(key)} {escape(title)}{': ' + cut(detail) if detail else ''}" for key, title, detail in lines
         )
-        words = f"{_html(what)}: {plural(len(lines), 'line')}. {_html(remedy(what))}".strip()
-        parts.append(_fold(words, names))
+        words = f"{html(what)}: {plural(len(lines), 'line')}. {html(remedy(what))}".strip()
+        parts.append(fold(words, names))
     if not board.unmeasured:
         parts.append("No line waits for hardware, data, a peer or a tool.")
     total = board.total.lines
@@ -293,6 +225,9 @@ def _trend(board: Board) -> str:
     else:
         said = f"{plural(len(entries), 'day')} of records; {figures.change(board)}."
         body = f"![Proven proof lines over time](figures/trend.svg)\n\n{said}"
+    changed = races_markdown.changed(board)
+    if changed:
+        body += f"\n\n{changed}"
     return "\n\n".join(["## Trend", body, *(f"- ✗ {escape(problem)}" for problem in board.history_problems)])
 
 
@@ -317,7 +252,7 @@ def _rows(board: Board) -> str:
                 ],
                 1,
             )
-            parts.append(_fold(f"{_html(plan.title)}: {plural(len(rest), 'row')} unspecified", body))
+            parts.append(fold(f"{html(plan.title)}: {plural(len(rest), 'row')} unspecified", body))
     return "\n\n".join(parts)
 
 
@@ -343,11 +278,3 @@ def _line(line: LineView) -> str:
     )
     parts = [f"  - {state.sign} {line.tag}: {state.word}", tests, shown, cut(line.why)]
     return " · ".join(part for part in parts if part)
-
-
-def _fold(summary: str, body: str) -> str:
-    return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>"
-
-
-def _html(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

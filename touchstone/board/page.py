@@ -13,10 +13,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from touchstone.board import figures, palette, svg, wording
+from touchstone.board import figures, palette, roofline, svg, trend_chart, wording
 from touchstone.board.board import Board
 from touchstone.board.rows import LineView, RowView
 from touchstone.marks import CHECK_KINDS
+from touchstone.races.budgets import QUANTITIES
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -43,8 +44,12 @@ def html(board: Board) -> str:
             race_ticks=[(tick, 100 * figures.place(tick, scale)) for tick in figures.race_ticks(scale)],
             band=[100 * figures.place(edge, scale) for edge in figures.UNDECIDED],
             strip=lambda race: strip(race, scale),
+            spark=lambda race: Markup(trend_chart.spark(race["trend"]) if race["trend"] else ""),
+            moved=[(trend, Markup(trend_chart.draw(trend))) for trend in board.moved],
+            rooflines=[(each, Markup(roofline.draw(each))) for each in roofline.rooflines(board.races)],
             mutants=[(target, list(group)) for target, group in by_target(board.mutants)],
             attention=attention(board),
+            units=QUANTITIES,
             dots=dots,
             by_plan=by_plan,
         )
@@ -67,6 +72,9 @@ def _environment() -> Environment:
         seconds=wording.seconds,
         moment=wording.moment,
         share=wording.share,
+        part=wording.percent,
+        change=wording.change,
+        margin=wording.margin,
         remedy=wording.remedy,
         plural=wording.plural,
         css=lambda state: str(state).replace("_", "-"),
@@ -127,7 +135,7 @@ def by_plan(board: Board) -> list[tuple[Any, list[RowView]]]:
 
 
 def attention(board: Board) -> dict[str, Any]:
-    """What asks for a hand first: failures, survivors, rejected peers, budgets over, stale lines."""
+    """What asks for a hand first: failures, survivors, rejected peers, budgets over, races slower, stale lines."""
     failing: list[tuple[RowView, LineView]] = [
         (row, line) for row in board.rows for line in row.lines if line.state == "failing"
     ]
@@ -138,6 +146,7 @@ def attention(board: Board) -> dict[str, Any]:
         "survivors": [mutant for mutant in board.mutants if mutant.get("state") not in ("killed", "stale")],
         "rejected": [entry for entry in board.entries if entry.get("state") == "rejected"],
         "over": [budget for budget in board.budgets if budget["state"] == "over"],
+        "slower": [trend for trend in board.moved if trend.regression],
         "stale": stale,
         "holes": sum(not count and not why for _, cells in board.matrix for _, count, why in cells),
     }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from touchstone.board.palette import STATES
-from touchstone.board.wording import margin, split_test
+from touchstone.board.wording import margin, natural, split_test
 
 Record = dict[str, Any]
 
@@ -209,8 +208,3 @@ def _tightness(figure: Record) -> tuple[int, float, float]:
 def leading_test(reason: str, nodes: Iterable[str]) -> str:
     """The test that `reason` begins with, as in `spec/…::test_x[0.1]: AssertionError: …`; the longest that fits."""
     return max((node for node in nodes if reason.startswith(f"{node}: ")), key=len, default="")
-
-
-def natural(text: str) -> list[Any]:
-    """A sorting key that puts sprint2 before sprint10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from touchstone.board.board import CHAPTER_TITLES, PLAN_TITLES, counts
 from touchstone.board.palette import LOOKS, look
-from touchstone.board.rows import leading_test, natural
-from touchstone.board.wording import moment, number, plural, seconds
+from touchstone.board.rows import leading_test
+from touchstone.board.wording import moment, natural, number, plural, seconds
 
 BAR = 32
 

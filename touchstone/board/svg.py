@@ -27,6 +27,8 @@ def css() -> str:
         ".fig .strong{fill:var(--text)}.fig .end{text-anchor:end}.fig .mid{text-anchor:middle}",
         ".fig .grid{stroke:var(--line);stroke-width:1}.fig .axis{stroke:var(--quiet);stroke-width:1}",
         ".fig .band{fill:var(--line);opacity:.55}.fig .curve{fill:none;stroke-width:1.8;stroke-linejoin:round}",
+        ".fig .roof{stroke:var(--text);stroke-width:1.6;fill:none}.fig .dot{stroke:var(--card);stroke-width:1}",
+        ".fig .level{stroke:var(--text);stroke-width:2;fill:none}.fig .cut{stroke:var(--failing);stroke-dasharray:3,3}",
         ".fig .hist{fill:var(--c0)}.fig .edge{stroke:var(--line);fill:none}",
     ]
     for index, dash in enumerate(palette.DASHES):
@@ -98,8 +100,10 @@ def is_log(values: Sequence[float]) -> bool:
 class Scale:
     """Maps data to pixels along one axis."""
 
-    def __init__(self, values: Sequence[float], start: float, stop: float, *, zero: bool = False) -> None:
-        self.log = not zero and is_log(values)
+    def __init__(
+        self, values: Sequence[float], start: float, stop: float, *, zero: bool = False, log: bool = False
+    ) -> None:
+        self.log = log or (not zero and is_log(values))
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         if zero:
             low = min(low, 0.0)

@@ -98,6 +98,16 @@ def share(part: int, whole: int) -> str:
     return f"{percent:.0f}\u00a0%"
 
 
+def percent(fraction: float) -> str:
+    """A share of one in per cent, to two digits: 0.0513 → `5.1 %`."""
+    return f"{number(100 * fraction, 2)}\u00a0%"
+
+
+def change(ratio: float) -> str:
+    """A ratio of times in words: 1.051 → `5.1 % slower`."""
+    return f"{percent(abs(ratio - 1))} {'slower' if ratio > 1 else 'faster'}"
+
+
 def moment(text: Any) -> str:
     """An ISO time as `21 November 2026, 12:50 UTC`; what cannot be read is returned as it is."""
     when = instant(text)
@@ -162,3 +172,8 @@ def split_test(nodeid: str) -> tuple[str, str, str]:
     path, _, rest = nodeid.partition("::")
     name, bracket, case = rest.partition("[")
     return path, name, case[:-1] if bracket and case.endswith("]") else case
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A sorting key that puts sprint2 before sprint10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text) if part]

@@ -13,10 +13,11 @@ from _pytest.mark.structures import get_unpacked_marks
 
 from touchstone.outcomes import NotMeasured, need_gpu, todo_reason
 from touchstone.plugin import _become, touchstone_of
-from touchstone.races import saved
+from touchstone.races import clocks, fairness, saved
 from touchstone.races.lanes import Race, Shape, case, enter, title
 
 LINES = pytest.StashKey[list[str]]()  # of the summary
+TAKEN = clocks.process_time, clocks.perf_counter, fairness.CHANCE  # with the plugin, before any lane is imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,10 +24,15 @@ TRIES = 4
 
 @dataclass(frozen=True)
 class Share:
-    """What a measured time is of the least time that the ceilings allow, and the ceiling that allows no less."""
+    """What a measured time is of the least time that the ceilings allow, and the ceiling that allows no less.
+
+    `ceilings` says which they were: `flops` a second in `dtype`, `bytes` a second of a copy of `size` bytes; of those
+    that were asked for.
+    """
 
     fraction: float
     binds: str  # flops or bytes
+    ceilings: dict[str, Any]
 
 
 class Ceilings:
@@ -46,17 +51,22 @@ class Ceilings:
 
     def copy(self, size: float) -> float:
         """Bytes a second, read and written, of a copy that moves about `size` bytes (rounded up to a power of two)."""
-        power = min(max(int(size - 1).bit_length(), 16), 28)
+        power = _power(size)
         return self._known(f"copy 2^{power}", lambda: self._copy(2**power))
 
     def share(self, seconds: float, *, flops: float, moved: float, dtype: Any) -> Share:
         """The fraction of the binding ceiling that a computation of `flops` operations and `moved` bytes reached."""
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, got {seconds}")
-        computing = flops / self.flops(dtype) if flops else 0.0
-        moving = moved / self.copy(moved) if moved else 0.0
+        used: dict[str, Any] = {}
+        if flops:
+            used |= {"flops": self.flops(dtype), "dtype": str(dtype).removeprefix("torch.")}
+        if moved:
+            used |= {"bytes": self.copy(moved), "size": 2 ** _power(moved)}
+        computing = flops / used["flops"] if flops else 0.0
+        moving = moved / used["bytes"] if moved else 0.0
         least = max(computing, moving)
-        return Share(least / seconds, "flops" if computing >= moving else "bytes")
+        return Share(least / seconds, "flops" if computing >= moving else "bytes", used)
 
     # -- measuring ----------------------------------------------------------------------------------------------------
 
@@ -78,7 +88,7 @@ class Ceilings:
         best = 0.0
         for side in SIDES if self.clock.device == "cpu" else GPU_SIDES:
             left, right = (torch.randn(side, side, device=self.clock.device).to(dtype) for _ in range(2))
-            shortest = min(self.clock.time(torch.mm, [(left, right)], 0).seconds for _ in range(TRIES))
+            shortest = min(self.clock.time(torch.mm, [(left, right)]).seconds for _ in range(TRIES))
             best = max(best, 2 * side**3 / max(shortest, 1e-9))
             if shortest > SLOW:
                 break
@@ -92,8 +102,13 @@ class Ceilings:
         target = torch.empty_like(source)
         calls = max(1, min(64, 2**22 // size))
         batch = [(source,)] * calls
-        shortest = min(self.clock.time(target.copy_, batch, 0).seconds for _ in range(TRIES))
+        shortest = min(self.clock.time(target.copy_, batch).seconds for _ in range(TRIES))
         return calls * size / max(shortest, 1e-9)
+
+
+def _power(size: float) -> int:
+    """The copy that stands for `size` bytes: 2 to this power, 64 KiB to 256 MiB."""
+    return min(max(int(size - 1).bit_length(), 16), 28)
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

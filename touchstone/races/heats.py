@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from touchstone.board import history
+from touchstone.board.results import of_record
+from touchstone.board.trends import over_since
 from touchstone.board.wording import number
-from touchstone.judgement.draw import Draw
-from touchstone.outcomes import NotMeasured
+from touchstone.house import commit
 from touchstone.races import budgets, races, saved
 from touchstone.races.ceilings import Ceilings
 from touchstone.races.clocks import THREADS, CpuClock, CudaClock
+from touchstone.races.draws import RaceDraw
+from touchstone.races.fairness import CHANCE
+from touchstone.races.gauges import ClockWatch, energy_of, memory_of
 from touchstone.races.lanes import Entry, case, inputs_of
-from touchstone.races.memory import peak_device, peak_resident
 from touchstone.runs.records import gpu_name, hardware
 
 if TYPE_CHECKING:
@@ -30,42 +36,54 @@ class Heat:
         self.clock = CpuClock() if device == "cpu" else CudaClock(device=device)
         self.gpu = None if device == "cpu" else gpu_name()
         self.peer = entry.peers[0] if entry.peers else None
-        self.seed = mine.seed(item)
-        inputs = inputs_of(item.race, Draw(self.seed), item.shape, device)
+        self.seed = CHANCE.getrandbits(32)  # not the session's: nobody shall have seen these inputs before
+        inputs = inputs_of(item.race, RaceDraw(self.seed), item.shape, device)
         self.dtype = next((value.dtype for value in inputs() if _floating(value)), torch.get_default_dtype())
         session = saved.session(item.config)
         brief = item.config.option.quick or session is None or session.disabled
         seconds = races.QUICK if brief else races.FULL
-        self.times = races.run(entry.lanes, inputs, clock=self.clock, seconds=seconds, peer=self.peer, seed=self.seed)
+        self.times, self.clocks = self._race(inputs, seconds)
         given = [] if brief else list(inputs())
-        self.peaks = {} if brief else {lane: self._peak(entry.lanes[lane], given) for lane in self.times.seconds}
+        measured = {} if brief else {lane: entry.lanes[lane] for lane in self.times.seconds}
+        self.peaks = {label: memory_of(lane, given, device) for label, lane in measured.items()}
+        self.energies = {label: energy_of(lane, given, device) for label, lane in measured.items()}
         self.problems = list(self.times.refused.values())
         self.lines: list[str] = []
         self._record_all()
         self._save_all()
 
-    def _peak(self, lane: Any, given: list[Any]) -> dict[str, Any]:
-        """What a call adds to the memory in use at the most: resident on a CPU, the allocator's and NVML's on a GPU."""
-        try:
-            if self.clock.device == "cpu":
-                readings = [peak_resident(lane, *given)]
-            else:
-                readings = peak_device(lambda: lane(*given))
-        except (NotMeasured, RuntimeError) as error:
-            return {"bytes": None, "source": "", "reason": str(error), "beside": []}
-        first, *others = ({"bytes": each.value, "source": each.source, "reason": each.reason} for each in readings)
-        return first | {"beside": others}
+    def _race(self, inputs: Any, seconds: float) -> tuple[races.Times, dict[str, Any] | None]:
+        """The times, and on a GPU its clocks meanwhile."""
+        watch = None
+        if isinstance(self.clock, CudaClock):
+            watch = ClockWatch()
+            self.clock.each = watch.read
+        times = races.run(
+            self.entry.lanes,
+            inputs,
+            clock=self.clock,
+            seconds=seconds,
+            peer=self.peer,
+            seed=self.seed,
+            precisions=self.entry.precisions,
+            fresh=self.item.race.fresh,
+        )
+        return times, None if watch is None else watch.close()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the GPU's driver was a stand-in: then nothing here is evidence of anything."""
+        return bool(self.clocks and self.clocks.get("simulated"))
 
     # -- records and budgets ------------------------------------------------------------------------------------------
 
     def _record_all(self) -> None:
+        peers = [*self.entry.peers, *self.entry.absent] or [""]
         for place, lane in enumerate(self.entry.challengers):
-            for peer in [*self.entry.peers, *self.entry.absent] or [""]:
+            for peer in peers:
                 record = self._record(lane, peer)
-                if place == 0 and peer == self.peer and record["ratio"] is not None:
-                    record["budget"] = self._budget(record)
-                    if record["budget"]["state"] == "over":
-                        self.problems.append(_over(record))
+                if place == 0 and peer == peers[0] and record["seconds"] is not None and not self.simulated:
+                    self._hold(record)
                 self.mine.recorder.write("race", **record)
                 self.lines.append(_line(record))
 
@@ -73,17 +91,26 @@ class Heat:
         race, shape = self.item.race, self.item.shape
         record: dict[str, Any] = {
             "name": self.item.title, "subject": race.subject, "lane": lane, "peer": peer, "ratio": None, "low": None,
-            "high": None, "verdict": "", "reason": "", "seconds": None, "peer_seconds": None, "rounds": 0,
+            "high": None, "verdict": "", "reason": "", "seconds": None, "seconds_low": None, "seconds_high": None,
+            "peer_seconds": None, "rounds": 0,
             "calls": self.times.calls, "clock": self.clock.name, "threads": THREADS, "hardware": self._kind,
+            "machine": self._machine, "ceilings": None,
             "flops": float(race.flops(*shape)), "bytes": float(race.bytes(*shape)), "fraction": None, "binds": None,
-            "budget": None, "memory": self.peaks.get(lane), "peer_memory": self.peaks.get(peer),
+            "budgets": [], "memory": self.peaks.get(lane), "peer_memory": self.peaks.get(peer),
+            "energy": self.energies.get(lane), "peer_energy": self.energies.get(peer), "clocks": self.clocks,
+            "launches": getattr(self.clock, "launches", "included"), "precision": self.entry.precisions.get(lane),
+            "fresh": race.fresh, "seed": self.seed,
         }  # fmt: skip
+        if self.simulated:
+            record["simulated"] = True
         if lane in self.times.refused:
             return record | {"verdict": "refused", "reason": self.times.refused[lane]}
         seconds = self.times.median(lane)
-        record |= {"seconds": seconds, "rounds": len(self.times.seconds[lane])}
+        low, high = of_median(self.times.seconds[lane])
+        record |= {"seconds": seconds, "seconds_low": low, "seconds_high": high}
+        record["rounds"] = len(self.times.seconds[lane])
         share = self._ceilings.share(seconds, flops=record["flops"], moved=record["bytes"], dtype=self.dtype)
-        record |= {"fraction": share.fraction, "binds": share.binds}
+        record |= {"fraction": share.fraction, "binds": share.binds, "ceilings": share.ceilings}
         if peer not in self.times.seconds:
             return record | {"reason": self.times.refused.get(peer) or self.entry.absent.get(peer) or "it has no peer"}
         ratio = self.times.compare(lane, peer, self.seed)
@@ -94,21 +121,34 @@ class Heat:
     def _kind(self) -> str:
         return budgets.hardware_class(self.clock.device, self.gpu)
 
+    @property
+    def _machine(self) -> str:
+        return self.gpu or hardware()
+
     @cached_property
     def _ceilings(self) -> Ceilings:
-        return ceilings_of(self.mine, self.gpu or hardware(), self.clock)
+        return ceilings_of(self.mine, self._machine, self.clock)
 
-    def _budget(self, record: dict[str, Any]) -> dict[str, Any]:
-        table = budgets.load(self.mine.house.root / "bench" / "budgets.toml")
-        budget = table.get(self._kind, {}).get(self.item.title, budgets.Budget())
-        if budget.quantity == "seconds":
-            return budget.verdict(record["seconds"], record["seconds"])
-        return budget.verdict(record["ratio"], record["low"])
+    def _hold(self, record: dict[str, Any]) -> None:
+        """Hold a lane to its budgets; one that is over fails the race, with the commit since which it is."""
+        tables = budgets.load(self.mine.house.root / "bench" / "budgets.toml")
+        found = of_record(record, {"": {"commit": commit(self.mine.house.root)}})
+        for budget in budgets.of(tables, self._kind, self.item.title):
+            value, low, _ = found.of(budget.quantity)
+            verdict = budget.verdict(value, low)
+            if verdict["state"] == "over":
+                entries, _ = history.read(self.mine.house.reports / "history")
+                earlier = [result for entry in entries for result in history.results(entry)]
+                verdict["since"] = over_since(found, earlier, budget.quantity, verdict["limit"])
+                self.problems.append(budgets.complaint(record, verdict))
+            record["budgets"].append(verdict)
 
     # -- pytest-benchmark ---------------------------------------------------------------------------------------------
 
     def _save_all(self) -> None:
         """A bench for each lane: relative to the peer on a CPU, in seconds on a GPU and where no peer is here."""
+        if self.simulated:
+            return
         module = self.item.nodeid.partition("::")[0]
         shape = case(self.item.shape)
         for lane, seconds in self.times.seconds.items():
@@ -140,20 +180,16 @@ def ceilings_of(mine: Touchstone, machine: str, clock: CpuClock | CudaClock) -> 
     return _CEILINGS[key]
 
 
+def of_median(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a median, from the ranks that hold it whatever the distribution (Conover 1999, 3.2)."""
+    ordered, count = sorted(values), len(values)
+    half = 0.98 * count**0.5  # 1.96 standard deviations of a binomial of a half
+    low, high = math.floor(count / 2 - half), math.ceil(count / 2 + half)
+    return ordered[max(0, low)], ordered[min(count - 1, high)]
+
+
 def _floating(value: Any) -> bool:
     return hasattr(value, "is_floating_point") and bool(value.is_floating_point())
-
-
-def _over(record: dict[str, Any]) -> str:
-    budget, lane = record["budget"], record["lane"]
-    if budget["quantity"] == "seconds":
-        past = record["seconds"] / budget["limit"] - 1
-        told = f"takes {record['seconds']:.3g} s"
-    else:
-        past = record["ratio"] / budget["limit"] - 1
-        interval = f"95 % interval {record['low']:.3f} to {record['high']:.3f}"
-        told = f"takes {record['ratio']:.3f} times as long as {record['peer']} ({interval})"
-    return f"{record['name']}: {lane} {told}, {past:.1%} over its budget of {budget['limit']:g}"
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -162,7 +198,11 @@ def _line(record: dict[str, Any]) -> str:
         taken = "" if record["seconds"] is None else f" ({record['seconds']:.3g} s)"
         return f"{pair}  {record['verdict'] or 'not measured'}: {record['reason']}{taken}"
     share = f", {record['fraction']:.0%} of {record['binds']}"
-    budget = record["budget"]
-    held = "" if budget is None or budget["limit"] is None else f", budget {budget['limit']:g} {budget['state']}"
+    limits = [budget for budget in record["budgets"] if budget["limit"] is not None]
+    held = "".join(f", {budget['quantity']} budget {budget['limit']:g} {budget['state']}" for budget in limits)
     interval = f"{record['low']:.3f} to {record['high']:.3f}"
-    return f"{pair}  ×{number(record['ratio'])} ({interval})  {record['verdict']}{share}{held}"
+    words = [
+        f", in {record['precision']}" if record["precision"] else "",
+        ", simulated" if "simulated" in record else "",
+    ]
+    return f"{pair}  ×{number(record['ratio'])} ({interval})  {record['verdict']}{share}{held}{''.join(words)}"

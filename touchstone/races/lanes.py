@@ -38,6 +38,7 @@ class Race:
     flops: Callable[..., float]
     bytes: Callable[..., float]
     prepare: Callable[..., Any] | None
+    fresh: bool
     body: Callable[..., Any]
 
 
@@ -50,6 +51,7 @@ def race(
     flops: Callable[..., float],
     bytes: Callable[..., float],
     prepare: Callable[..., Any] | None = None,
+    fresh: bool = False,
 ) -> Callable[[F], F]:
     """Make a race of a function `body(subject, *inputs)`; its output is what lanes are compared by.
 
@@ -62,6 +64,8 @@ def race(
         flops: operations of a call, a multiply-add counting two; `bytes`: what it must read and write at least.
         prepare: `prepare(lane, *shape)` makes what the body gets as its subject (a module with weights, a model with
             its optimiser) from the lane's names; without it that is the name itself.
+        fresh: each lane runs in a process of its own, for where the state of one would reach the others (threads,
+            allocator, caches); on a CPU only.
 
     Raises:
         ValueError: no room.noun, no shape, or shapes of different lengths.
@@ -74,7 +78,7 @@ def race(
         raise ValueError(f"shapes must differ from each other, got {shapes!r}")
 
     def mark(body: F) -> F:
-        made = Race(subject, tuple(peers), cases, inputs, flops, bytes, prepare, body)
+        made = Race(subject, tuple(peers), cases, inputs, flops, bytes, prepare, fresh, body)
         body.__touchstone_race__ = made  # type: ignore[attr-defined]
         return body
 
@@ -89,6 +93,7 @@ class Entry:
     challengers: list[str]
     peers: list[str]
     absent: dict[str, str] = field(default_factory=dict)
+    precisions: dict[str, str] = field(default_factory=dict)  # of lanes that declare one
 
 
 def enter(mine: Touchstone, race: Race, shape: Shape, device: str) -> Entry:
@@ -121,6 +126,8 @@ def enter(mine: Touchstone, race: Race, shape: Shape, device: str) -> Entry:
         entry.peers.append(label)
     challengers = {label: _lane(race.body, _thing(race, space, shape), device) for label, space in spaces.items()}
     entry.challengers = list(challengers)
+    declared = {label: space.declared(race.subject).get("precision") for label, space in spaces.items()}
+    entry.precisions |= {label: precision for label, precision in declared.items() if precision is not None}
     entry.lanes = challengers | entry.lanes
     return entry
 

@@ -122,9 +122,9 @@ def peak_device(function: Callable[[], Any], *, cuda: Any = None, library: Any =
     Raises:
         NotMeasured: no GPU, or no driver.
     """
-    simulated = cuda is not None
+    stand_in = cuda is not None
     cuda = cuda or _cuda()
-    with Gpu(_uuid(cuda), library) as gpu:
+    with Gpu(uuid_of(cuda), library) as gpu:
         cuda.synchronize()
         before, beginning = cuda.memory_allocated(), gpu.memory()
         cuda.reset_peak_memory_stats()
@@ -145,7 +145,7 @@ def peak_device(function: Callable[[], Any], *, cuda: Any = None, library: Any =
             watcher.join()
         seen.append(gpu.memory())
         peak = cuda.max_memory_allocated() - before
-    allocator = Reading(float(peak), "bytes", "torch's allocator", simulated=simulated)
+    allocator = Reading(float(peak), "bytes", "torch's allocator", simulated=stand_in or gpu.simulated)
     return [allocator, _most(beginning, seen)]
 
 
@@ -165,7 +165,7 @@ def energy(function: Callable[[], Any], *, cuda: Any = None, library: Any = None
         NotMeasured: no GPU, or no driver.
     """
     cuda = cuda or _cuda()
-    with Gpu(_uuid(cuda), library) as gpu:
+    with Gpu(uuid_of(cuda), library) as gpu:
         cuda.synchronize()
         beginning, began, calls = gpu.energy(), time.monotonic(), 0
         if beginning.value is None:
@@ -189,7 +189,12 @@ def _cuda() -> Any:
     return torch.cuda
 
 
-def _uuid(cuda: Any) -> str | None:
-    """How NVML finds the device that torch uses, whatever CUDA_VISIBLE_DEVICES hides."""
+def uuid_of(cuda: Any = None) -> str | None:
+    """How NVML finds the device that torch uses, whatever CUDA_VISIBLE_DEVICES hides.
+
+    Raises:
+        NotMeasured: no GPU.
+    """
+    cuda = cuda or _cuda()
     found = getattr(cuda.get_device_properties(cuda.current_device()), "uuid", None)
     return None if found is None else str(found)

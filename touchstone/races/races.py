@@ -1,4 +1,4 @@
-"""A race: lanes interleaved round by round in one process, and a verdict from the ratios of each round.
+"""A race: lanes interleaved round by round, and a verdict from the ratios of each round.
 
 The method, with what it is for (figures: two cores under a load of ten, equal lanes):
 
@@ -11,21 +11,20 @@ The method, with what it is for (figures: two cores under a load of ten, equal l
   count as many independent rounds;
 - a verdict needs the whole interval beyond ± 3 %.
 
-A lane is refused when its output differs from the first peer's on any round's sample: what was cached, skipped or half
-written is not raced.
+Outputs are held to the first peer's in every round: `fairness` says what is seen of lanes that do not do the work.
 """
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from touchstone.races.clocks import Clock, held
+from touchstone.races.fairness import calls_to_compare, difference, differing, waiting
+from touchstone.races.tracks import Apart, Inputs, Lanes, Together
 
 #: A ratio inside [1 / BAND, BAND] is no difference, however narrow its interval.
 BAND = 1.03
@@ -33,11 +32,6 @@ RESAMPLES = 1000
 BLOCKS = 32  # at most: more rounds make longer blocks
 BATCH_SECONDS = 1e-3  # a timing is at least this long where MOST_CALLS allow it
 MOST_CALLS = 16
-
-#: Largest difference from the peer's output, relative to its largest element.  It finds skipped work, not bad rounding:
-#: fresh inputs make a wrong output differ by its own size.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
-
 
 #: Seconds of wall time after which a race ends, in its full and its quick form; LEAST rounds are always run.
 FULL, QUICK = 6.0, 0.8
@@ -114,50 +108,66 @@ def _centre(logs: np.ndarray) -> np.ndarray:
 
 
 def run(
-    lanes: Mapping[str, Callable[..., Any]],
-    inputs: Callable[[], Sequence[Any]],
+    lanes: Lanes,
+    inputs: Inputs,
     *,
     clock: Clock,
     seconds: float = FULL,
     peer: str | None = None,
     seed: int = 0,
+    precisions: Mapping[str, str] | None = None,
+    fresh: bool = False,
 ) -> Times:
     """Race the lanes for `seconds`; `inputs()` makes fresh random inputs, and outputs are held to those of lane `peer`.
 
     A lane that is refused leaves the race; without a peer there is nobody to be held to, and only times are told.
+    `precisions` are those that lanes declare; with `fresh` each lane runs in a process of its own.
+
+    Raises:
+        ValueError: `inputs` gives the same tensors again: their answer could be remembered.
     """
-    chance = random.Random(seed)
-    order = list(lanes)
+    _vary(inputs)
     refused: dict[str, str] = {}
+    declared = precisions or {}
+    order = list(lanes)
     with held():
-        calls = _warm_up(lanes, order, inputs, clock, seconds, refused, peer)
-        times = Times({label: [] for label in order}, calls, refused)
-        waits = dict.fromkeys(order, 0)
-        began = time.monotonic()
-        due = ENOUGH  # when to look at the intervals
-        rounds = 0
-        while set(order) - {peer}:
-            batches = _batches(inputs, len(order), calls)
-            kept = chance.randrange(calls)
-            results: dict[str, Any] = {}
-            for label in order if rounds % 2 == 0 else reversed(order):
-                place = (order.index(label) + rounds // 2) % len(order)
-                timing = clock.time(lanes[label], batches[place], kept)
-                times.seconds[label].append(timing.seconds / calls)
-                waits[label] += timing.waits
-                results[label] = timing.result
-            rounds += 1
-            _leave(order, times, _differing(results, peer, f"in round {rounds}"))
-            if rounds % 2 or rounds < LEAST:
-                continue
-            if time.monotonic() - began >= seconds:
-                break
-            if rounds >= due:
-                if _narrow(times, order, peer, seed):
+        track = (Apart if fresh else Together)(lanes, inputs, clock)
+        try:
+            calls = _warm_up(track, order, seconds, refused, peer, declared)
+            times = Times({label: [] for label in order}, calls, refused)
+            waits = dict.fromkeys(order, 0)
+            began = time.monotonic()
+            due = ENOUGH  # when to look at the intervals
+            rounds = 0
+            while set(order) - {peer}:
+                track.draw(order, calls)
+                for label in order if rounds % 2 == 0 else reversed(order):
+                    place = (order.index(label) + rounds // 2) % len(order)
+                    taken, waited = track.time(label, place)
+                    times.seconds[label].append(taken / calls)
+                    waits[label] += waited
+                rounds += 1
+                which = calls_to_compare(calls)
+                played = {label: track.played(label, which) for label in order}
+                _leave(order, times, differing(played, peer, f"round {rounds}", declared))
+                if rounds % 2 or rounds < LEAST:
+                    continue
+                if time.monotonic() - began >= seconds:
                     break
-                due = rounds * 5 // 4  # look again later: resampling costs time too
-    _leave(order, times, _waiting(waits, order, rounds * calls))
+                if rounds >= due:
+                    if _narrow(times, order, peer, seed):
+                        break
+                    due = rounds * 5 // 4  # look again later: resampling costs time too
+        finally:
+            track.close()
+    _leave(order, times, waiting({label: waits[label] for label in order}, rounds, clock.blind))
     return times
+
+
+def _vary(inputs: Inputs) -> None:
+    first, second = ([value for value in inputs() if hasattr(value, "detach")] for _ in range(2))
+    if first and difference(first, second) is None:
+        raise ValueError("inputs gave the same tensors twice: a lane could remember their answer")
 
 
 def _leave(order: list[str], times: Times, refused: dict[str, str]) -> None:
@@ -175,27 +185,24 @@ def _narrow(times: Times, order: list[str], peer: str | None, seed: int) -> bool
 
 
 def _warm_up(
-    lanes: Mapping[str, Callable[..., Any]],
+    track: Together | Apart,
     order: list[str],
-    inputs: Callable[[], Sequence[Any]],
-    clock: Clock,
     seconds: float,
     refused: dict[str, str],
     peer: str | None,
+    declared: Mapping[str, str],
 ) -> int:
     """Run every lane until its time stops falling; return how many calls a timing takes."""
     best = dict.fromkeys(order, float("inf"))
     began = time.monotonic()
     for turn in range(8):
         falling = False
-        batches = _batches(inputs, len(order), 1)
-        results = {}
-        for label, batch in zip(order, batches, strict=True):
-            timing = clock.time(lanes[label], batch, 0)
-            falling |= timing.seconds < 0.9 * best[label]
-            best[label] = min(best[label], timing.seconds)
-            results[label] = timing.result
-        found = _differing(results, peer, "while warming up")
+        track.draw(order, 1)
+        for place, label in enumerate(order):
+            taken, _ = track.time(label, place)
+            falling |= taken < 0.9 * best[label]
+            best[label] = min(best[label], taken)
+        found = differing({label: track.played(label, [0]) for label in order}, peer, "while warming up", declared)
         refused.update(found)
         for label in found:
             order.remove(label)
@@ -203,67 +210,7 @@ def _warm_up(
         if turn >= 2 and (not falling or time.monotonic() - began > seconds):
             break
     shortest = max(min(best.values()), 1e-7)
-    return max(1, min(MOST_CALLS, int(np.ceil(BATCH_SECONDS / shortest))))
-
-
-def _batches(inputs: Callable[[], Sequence[Any]], lanes: int, calls: int) -> list[list[tuple[Any, ...]]]:
-    """For each lane a copy of the same `calls` fresh tuples of inputs."""
-    fresh = [tuple(inputs()) for _ in range(calls)]
-    return [fresh, *([tuple(copied(value) for value in each) for each in fresh] for _ in range(lanes - 1))]
-
-
-def copied(value: Any) -> Any:
-    """A tensor in memory of its own; anything else as it is."""
-    if not hasattr(value, "detach"):
-        return value
-    return value.detach().clone().requires_grad_(value.requires_grad)
-
-
-# -- fair play --------------------------------------------------------------------------------------------------------
-
-
-def _differing(results: dict[str, Any], peer: str | None, when: str) -> dict[str, str]:
-    """Lane → why its output is not the peer's."""
-    if peer is None or peer not in results:
-        return {}
-    found = {}
-    for label, result in results.items():
-        why = difference(result, results[peer]) if label != peer else None
-        if why is not None:
-            found[label] = f"{label} differs from {peer} on fresh inputs {when}: {why}; skipped work is not raced"
-    return found
-
-
-def difference(found: Any, expected: Any) -> str | None:
-    """Why two outputs (tensors, numbers, sequences of them) are not the same up to rounding, or None."""
-    if isinstance(expected, list | tuple):
-        if not isinstance(found, list | tuple) or len(found) != len(expected):
-            return f"{_told(found)} where there should be {_told(expected)}"
-        reasons = (difference(*pair) for pair in zip(found, expected, strict=True))
-        return next((why for why in reasons if why is not None), None)
-    if not hasattr(expected, "detach"):
-        return None if found == expected else f"{found!r} where there should be {expected!r}"
-    if not hasattr(found, "detach") or found.shape != expected.shape or found.dtype != expected.dtype:
-        return f"{_told(found)} where there should be {_told(expected)}"
-    if not expected.numel():
-        return None
-    name = str(expected.dtype).removeprefix("torch.")
-    mine, theirs = found.detach().double(), expected.detach().double()
-    allowed = TOLERANCE.get(name, 0.0) * float(theirs.abs().max())
-    error = float((mine - theirs).abs().max())
-    return None if error <= allowed else f"largest difference {error:.3g}, allowed {allowed:.3g}"  # NaN is refused too
-
-
-def _told(value: Any) -> str:
-    if hasattr(value, "detach"):
-        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    return f"{len(value)} results" if isinstance(value, list | tuple) else repr(value)
-
-
-def _waiting(waits: dict[str, int], order: list[str], calls: int) -> dict[str, str]:
-    """Lanes that gave the processor up in most calls: processor time says nothing of them."""
-    return {
-        label: f"{label} waited {waits[label]} times in {calls} calls: processor time does not see what it waits for"
-        for label in order
-        if calls >= 8 and waits[label] > calls / 2
-    }
+    calls = max(1, min(MOST_CALLS, int(np.ceil(BATCH_SECONDS / shortest))))
+    track.draw(order, calls)
+    track.settle(order, shortest)
+    return calls

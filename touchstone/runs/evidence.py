@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from touchstone.runs.sources import Sources, behind, digest
+from touchstone.runs.sources import Sources, behind, combined, hashed
 
 if TYPE_CHECKING:
     import pytest
@@ -59,6 +59,8 @@ class Snapshot:
         self._sources: dict[Roots, Sources] = {}
         self._found: dict[tuple[frozenset[Path], Roots], tuple[list[str], str]] = {}
         self._files: dict[tuple[str, str], Path | None] = {}
+        self._hashes: dict[str, tuple[Path, str] | None] = {}
+        self._digests: dict[tuple[str, ...], str | None] = {}
 
     def stand_on(self, files: frozenset[Path], roots: Roots) -> tuple[list[str], str]:
         """The names of the files and of all that they import from `roots`, and the hash of these."""
@@ -81,33 +83,35 @@ class Snapshot:
             self._files[place] = found.resolve() if found is not None else None
         return self._files[place]
 
+    def key(self, files: list[str], sentences: Sequence[str] = ()) -> str:
+        """The hash of these files (relative to the house, or absolute) and sentences; "gone" without one of them."""
+        names = tuple(files)
+        if names not in self._digests:
+            self._digests[names] = self._digest(names)
+        found = self._digests[names]
+        return "gone" if found is None else _sha(found, sentences)
 
-def key(files: list[str], root: Path, sentences: list[str]) -> str:
-    """The hash of these files (relative to the house, or absolute) and sentences as they are now."""
-    paths = [root / name for name in files]
-    if not all(behind(path).exists() for path in paths):
-        return "gone"
-    return _sha(_digest(tuple(paths)), sentences)
+    def holds(self, record: dict[str, Any], texts: dict[str, str]) -> bool:
+        """Whether a record still stands: its files and its proof lines read as they did."""
+        found = record.get("content", {})
+        sentences = [texts.get(line, "") for line in record.get("lines", [])]
+        return bool(found.get("sha")) and self.key(found.get("files", []), sentences) == found["sha"]
+
+    def _digest(self, names: tuple[str, ...]) -> str | None:
+        hashes = {}
+        for name in names:
+            if name not in self._hashes:
+                path = self._root / name
+                self._hashes[name] = hashed(path) if behind(path).exists() else None
+            found = self._hashes[name]
+            if found is None:
+                return None
+            hashes[found[0]] = found[1]
+        return combined(sorted(hashes.items()))
 
 
-def _sha(digest: str, sentences: list[str]) -> str:
+def _sha(digest: str, sentences: Sequence[str]) -> str:
     return hashlib.sha256((digest + "\n".join(sentences)).encode()).hexdigest()[:24]
-
-
-def _digest(paths: tuple[Path, ...]) -> str:
-    return _digest_at(paths, tuple(behind(path).stat().st_mtime_ns for path in paths))
-
-
-@lru_cache(maxsize=4096)
-def _digest_at(paths: tuple[Path, ...], times: tuple[int, ...]) -> str:
-    return digest(list(paths))
-
-
-def holds(record: dict[str, Any], root: Path, texts: dict[str, str]) -> bool:
-    """Whether a record still stands: its files and its proof lines read as they did."""
-    found = record.get("content", {})
-    sentences = [texts.get(line, "") for line in record.get("lines", [])]
-    return bool(found.get("sha")) and key(found.get("files", []), root, sentences) == found["sha"]
 
 
 def _top(part: Any) -> Path:

@@ -71,7 +71,9 @@ def read(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue  # a line torn by a killed process
-        if isinstance(record, dict) and record.get("v") == VERSION and record.get("type") in TYPES:
+        if not isinstance(record, dict) or record.get("v") != VERSION or record.get("type") not in TYPES:
+            continue
+        if not record.get("simulated"):  # made with a stand-in for a driver: evidence of nothing
             found.append(record)
     return found
 
@@ -97,7 +99,8 @@ def compact(folder: Path, keep: int = 40) -> None:
                 newest[record["type"], record["run"]] = record
             elif record["type"] != "start":
                 name = record.get("test") or record.get("name", "")
-                newest[record["type"], name, record.get("impl", ""), record.get("lane", "")] = record
+                place = (record.get(part, "") for part in ("impl", "lane", "peer", "machine"))
+                newest[record["type"], name, *place] = record
         used = {record["run"] for key, record in newest.items() if key[0] not in {"run", "end"}}
         part = folder / ".compact.part"
         with part.open("w", encoding="utf-8") as out:
@@ -123,22 +126,13 @@ def hardware() -> str:
 
 
 def gpu_name() -> str | None:
-    """The GPU's model through NVML, without importing torch; None without driver or device."""
-    try:
-        import pynvml
+    """The model of the GPU that CUDA counts first, without importing torch; None without driver or device."""
+    from touchstone.races.nvml import model
 
-        pynvml.nvmlInit()
-    except Exception:
-        return None
-    try:
-        if pynvml.nvmlDeviceGetCount() == 0:
-            return None
-        found = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
-        return found.decode() if isinstance(found, bytes) else str(found)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return str(torch.cuda.get_device_name())
+    return model(os.environ)
 
 
 def start_run(recorder: Recorder, *, impl: str, args: list[str], commit: str, seed: int) -> float:

@@ -59,8 +59,13 @@ def digest(files: Iterable[Path | str]) -> str:
     Raises:
         FileNotFoundError: a file that is not there.
     """
-    paths = sorted({_resolved(Path(file)) for file in files})
-    return combined([(path, _sha256(path)) for path in paths])
+    return combined(sorted({hashed(Path(file)) for file in files}))
+
+
+def hashed(entry: Path) -> tuple[Path, str]:
+    """A file, resolved, with the hash of its bytes; FileNotFoundError when it is not there."""
+    path = _resolved(entry)
+    return path, _sha256(path)
 
 
 def combined(hashes: list[tuple[Path, str]]) -> str:

@@ -23,13 +23,14 @@ def compute(house: House, impl: str = "impl") -> tuple[dict[str, Any], list[dict
     catalog = catalogs.load(house.catalog)
     everything = records.read_all(house.evidence, house.records)
     declared = declarations(house)
-    lines, current = _lines(house, catalog, everything, declared, impl)
+    snapshot = evidence.Snapshot(house)
+    lines, current = _lines(snapshot, catalog, everything, declared, impl)
     status: dict[str, Any] = {
         "plans": {},
         "chapters": {},
         "rows": {},
-        "mutants": _mutants(house, everything),
-        "acceptance": _acceptance(house, everything),
+        "mutants": _mutants(house, snapshot, everything),
+        "acceptance": _acceptance(house, snapshot, everything),
         "matrix": matrix(house, declared, current),
         "last_run": _last_run(everything),
     }
@@ -138,16 +139,21 @@ def matrix(house: House, declared: list[dict[str, Any]], current: list[dict[str,
 
 
 def _lines(
-    house: House, catalog: catalogs.Catalog, everything: list[dict[str, Any]], declared: list[dict[str, Any]], impl: str
+    snapshot: evidence.Snapshot,
+    catalog: catalogs.Catalog,
+    everything: list[dict[str, Any]],
+    declared: list[dict[str, Any]],
+    impl: str,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     texts = {key: line.text for key, line in catalog.lines.items()}
     newest: dict[str, dict[str, Any]] = {}  # per test node id: the newest record that stands, else the newest at all
-    for record in everything:
+    for record in reversed(everything):
         if record["type"] == "test" and record.get("impl") == impl:
-            record["stale"] = record["outcome"] != "failed" and not evidence.holds(record, house.root, texts)
             known = newest.get(record["test"])
-            if known is None or not record["stale"] or known["stale"]:
-                newest[record["test"]] = record
+            if known is None or known["stale"]:
+                record["stale"] = not snapshot.holds(record, texts)
+                if known is None or not record["stale"]:
+                    newest[record["test"]] = record
     functions = {test["test"] for test in declared}
     newest = {
         test: record for test, record in newest.items() if test.split("[")[0] in functions
@@ -187,10 +193,10 @@ def _line(line: catalogs.Line, found: list[dict[str, Any]], tests: list[str]) ->
 
 
 def _record_state(record: dict[str, Any]) -> tuple[str, str]:
+    if record["outcome"] == "failed":  # on other sources too: a failure is not edited away
+        return "failing", f"{record['test']}: {record['reason']}"
     if record["stale"]:
         return "stale", f"{record['test']} ran on other sources"
-    if record["outcome"] == "failed":
-        return "failing", f"{record['test']}: {record['reason']}"
     if record["outcome"] in {"todo", "not_measured"}:
         return record["outcome"], record["reason"]
     if record.get("proxy"):
@@ -219,7 +225,7 @@ def _latest(everything: list[dict[str, Any]], kind: str) -> dict[str, dict[str, 
 
 
 def _verdicts(
-    house: House, everything: list[dict[str, Any]], kind: str, known: set[str]
+    snapshot: evidence.Snapshot, everything: list[dict[str, Any]], kind: str, known: set[str]
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The standing verdict on each variant that is still there, and the names of those that do not count.
 
@@ -227,14 +233,14 @@ def _verdicts(
     """
     found = _latest(everything, kind)
     files = {record["name"]: record["files"] for record in everything if record["type"] == "sources"}
-    holds = {base: evidence.key(names, house.root, []) == base for base, names in files.items()}
+    holds = {base: snapshot.key(names) == base for base, names in files.items()}
     stale = {name for name, record in found.items() if name in known and not holds.get(record.get("sources"))}
     states = {name: record["state"] for name, record in found.items() if name in known - stale}
     return states, {"stale": sorted(stale), "gone": sorted(set(found) - known)}
 
 
-def _mutants(house: House, everything: list[dict[str, Any]]) -> dict[str, Any]:
-    states, set_aside = _verdicts(house, everything, "mutant", set(variants.mutants(house)))
+def _mutants(house: House, snapshot: evidence.Snapshot, everything: list[dict[str, Any]]) -> dict[str, Any]:
+    states, set_aside = _verdicts(snapshot, everything, "mutant", set(variants.mutants(house)))
     return {
         "killed": sum(state == "killed" for state in states.values()),
         "total": len(states) + len(set_aside["stale"]),
@@ -256,9 +262,9 @@ def _alternative_names(house: House) -> set[str]:
     }
 
 
-def _acceptance(house: House, everything: list[dict[str, Any]]) -> dict[str, Any]:
+def _acceptance(house: House, snapshot: evidence.Snapshot, everything: list[dict[str, Any]]) -> dict[str, Any]:
     known = {*peer_names(house), *_alternative_names(house)}
-    states, set_aside = _verdicts(house, everything, "peer", known)
+    states, set_aside = _verdicts(snapshot, everything, "peer", known)
     states = {name: state for name, state in states.items() if state != "not_measured"}
     found = _latest(everything, "peer")
     return {

@@ -80,7 +80,7 @@ def _standing(mine: Touchstone) -> dict[str, float]:
     for record in records.read_all(mine.house.records):
         if record["type"] == "test" and record["impl"] == mine.config.option.impl:
             found.pop(record["test"], None)
-            if record["outcome"] == "passed" and evidence.holds(record, mine.house.root, texts):
+            if record["outcome"] == "passed" and mine.snapshot.holds(record, texts):
                 found[record["test"]] = record["seconds"]
     return found
 
@@ -244,7 +244,7 @@ def _key(mine: Touchstone, mutant: Mutant, items: list[pytest.Item]) -> tuple[st
     text = json.dumps(
         [mutant.target, mutant.old, mutant.new, sorted(item.nodeid for item in items), mine.config.option.seed]
     )
-    return hashlib.sha256((text + evidence.key(files, mine.house.root, [])).encode()).hexdigest()[:24], files
+    return hashlib.sha256((text + mine.snapshot.key(files)).encode()).hexdigest()[:24], files
 
 
 def _store(mine: Touchstone) -> Path:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from touchstone.runs import evidence
-
 if TYPE_CHECKING:
     from touchstone.runs.session import Touchstone
 
@@ -136,8 +134,7 @@ class Report:
 
     def write(self, mine: Touchstone) -> None:
         """One record a variant; the files that many of them stand on are written once."""
-        root = mine.house.root
-        bases = {variant.name: evidence.key(variant.files, root, []) for variant in [*self.mutants, *self.accepted]}
+        bases = {variant.name: mine.snapshot.key(variant.files) for variant in [*self.mutants, *self.accepted]}
         for base, files in {bases[v.name]: v.files for v in [*self.mutants, *self.accepted]}.items():
             mine.recorder.write("sources", name=base, files=files)
         for variant in self.mutants:

@@ -288,21 +288,36 @@ def _peers() -> list[dict[str, Any]]:
 def _races() -> list[dict[str, Any]]:
     base = {
         **{"v": 1, "type": "race", "run": RUN, "lane": "impl", "peer": "peers.torch", "rounds": 30, "seconds": 0.0021},
-        **{"flops": 2.1e9, "bytes": 3.2e7, "fraction": 0.41, "binds": "flops", "budget": None},
+        **{"flops": 8.6e7, "bytes": 3.2e6, "fraction": 0.41, "binds": "flops", "hardware": "cpu x86_64"},
+        **{"ceilings": {"flops": 1e11, "dtype": "float32", "bytes": 9e10, "size": 2**22}},
     }
+    slow = {"ceilings": {"flops": 1e11, "dtype": "float32", "bytes": 2e10, "size": 2**28}}
     attention = {**base, "subject": "attention.scaled_dot_product_attention"}
     within, over, guessed = (
-        {"limit": limit, "margin": share, "state": state}
-        for limit, share, state in ((1.25, 0.33, "ok"), (1.25, -0.05, "over"), (1.5, 0.33, "unconfirmed"))
+        [{"quantity": "ratio", "value": value, "limit": limit, "margin": (limit - value) / limit, "state": state}]
+        for value, limit, state in ((0.84, 1.25, "ok"), (1.31, 1.25, "over"), (1.01, 1.5, "unconfirmed"))
     )
+    over[0]["since"] = "since 00ab12cd34ef (2026-08-28)"
     return [
-        {**attention, "name": "attention forward 512", **_ratio(0.84, 0.79, 0.9, "faster"), "budget": within},
-        {**attention, "name": "attention backward 512", **_ratio(1.31, 1.22, 1.44, "slower"), "budget": over},
+        {**attention, "name": "attention forward 512", **_ratio(0.84, 0.79, 0.9, "faster"), "budgets": within},
+        {**attention, "name": "attention backward 512", **_ratio(1.31, 1.22, 1.44, "slower"), "budgets": over},
+        {**attention, "name": "attention forward 2048", **_ratio(1.02, 0.99, 1.05, "cannot tell"), "seconds": 0.0011},
         {
             **{**base, "name": "layer norm 4096", "subject": "nn.LayerNorm", "fraction": None, "binds": None},
-            **{**_ratio(1.01, 0.94, 1.09, "cannot tell"), "budget": guessed},
+            **{**_ratio(1.01, 0.94, 1.09, "cannot tell"), "budgets": guessed},
         },
-        {**base, "name": "rotary 2048", "subject": "attention.apply_rotary", **_ratio(0.36, 0.33, 0.41, "faster")},
+        {
+            **base,
+            **slow,
+            "flops": 1.3e6,
+            "bytes": 4.2e6,
+            "seconds": 2.5e-4,
+            "fraction": 0.84,
+            "binds": "bytes",
+            "name": "rotary 2048",
+            "subject": "attention.apply_rotary",
+            **_ratio(0.36, 0.33, 0.41, "faster"),
+        },
         {
             **{**base, "name": "tokens a second, GPT 10 M", "subject": "models.GPT", "peer": "peers.transformers"},
             **_ratio(0.97, 0.93, 1.02, "cannot tell"),

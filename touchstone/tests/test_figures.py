@@ -107,8 +107,8 @@ def test_palette_has_contrast(side: int) -> None:
 
 def test_figures_are_well_formed_and_named_once(board: Board) -> None:
     made = figures.files(board)
-    assert {"progress.svg", "races.svg"} <= set(made)
-    assert len(made) == 2 + len(board.curves)
+    assert {"progress.svg", "races.svg", "roofline-example-cpu-2-4-ghz-2-cores.svg"} <= set(made)
+    assert len(made) == 3 + len(board.curves)
     for drawing in made.values():
         root = ET.fromstring(drawing)
         assert root.attrib["aria-label"]

@@ -94,6 +94,9 @@ class Driver:
     def nvmlShutdown(self) -> None:
         self.open -= 1
 
+    def nvmlDeviceGetCount(self) -> int:
+        return 1
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
         return f"GPU {index}"
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from touchstone.board import history, palette, picture, scoreboard
+from touchstone.board import palette, picture, scoreboard
 from touchstone.tests import made_up_board as made_up
+from touchstone.tests import made_up_nights
 
 pytestmark = pytest.mark.process
 
@@ -76,12 +77,7 @@ CONTRAST = """
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reports")
     status, records, rows = made_up.make()
-    early, old, _ = made_up.make(0.04)
-    history.write(
-        early,
-        [{**one, "time": "2026-08-20T03:00:00+00:00"} if one["type"] == "run" else one for one in old],
-        out / "history",
-    )
+    made_up_nights.write(out / "history")
     return scoreboard.render(status, records, rows, out, holes=made_up.HOLES)[0]
 
 
@@ -230,8 +226,10 @@ def test_text_and_targets_are_large_enough_on_a_phone(browser: Any, page_file: P
         )
         assert min(sizes) >= 24
         smallest = visit.page.evaluate(
-            """Math.min(...[...document.querySelectorAll('.fig text')]
-              .map((node) => parseFloat(getComputedStyle(node).fontSize) * node.getCTM().a))"""
+            """Math.min(...[...document.querySelectorAll('.fig text')].map((node) => {
+              const { a, b } = node.getCTM();  // of a turned text both have a part
+              return parseFloat(getComputedStyle(node).fontSize) * Math.hypot(a, b);
+            }))"""
         )
         assert smallest >= 7.5
 
