@@ -302,3 +302,18 @@ def _affine_backward(grad: Array, x: Array, weights: Mapping[str, Array], name: 
     if f"{name}.bias" in weights:
         found[f"{name}.bias"] = np.sum(rows, axis=0)
     return grad @ weights[f"{name}.weight"]
+
+
+# Penalties -----------------------------------------------------------------------------------------------------------
+
+
+def soft_threshold(x: Array, threshold: float) -> Array:
+    """x − t above t, x + t below −t, 0 between."""
+    if not 0 <= threshold < np.inf:
+        raise ValueError(f"threshold must lie in [0, ∞), got {threshold}")
+    return np.where(x > threshold, x - threshold, np.where(x < -threshold, x + threshold, 0 * x))
+
+
+def soft_threshold_backward(grad: Array, x: Array, threshold: float) -> Array:
+    """1 outside of the dead zone, 0 in it."""
+    return np.where(np.abs(x) > threshold, grad, 0 * grad)

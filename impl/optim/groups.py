@@ -15,12 +15,7 @@ def layerwise_groups(
     """Rate lr · decay^depth, counted from the last of `layers`; two groups a layer, with and without weight decay."""
     if not lr > 0 or not 0 < decay <= 1 or not weight_decay >= 0:
         raise ValueError(f"lr = {lr} and decay = {decay} must lie in (0, ∞) and (0, 1], weight_decay = {weight_decay}")
-    norms = {
-        id(parameter)
-        for module in model.modules()
-        if "norm" in type(module).__name__.lower()
-        for parameter in module.parameters(recurse=False)
-    }
+    norms = _norms(model)
     found: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():  # a tied weight comes once, under its first name
         if not parameter.requires_grad:
@@ -41,6 +36,34 @@ def layerwise_groups(
         for decays in (True, False)
         if (layer, decays) in found
     ]
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """What decays, then what does not: each a group of (name, parameter) pairs; a tied weight is in one, once."""
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"weight_decay must lie in [0, ∞), got {weight_decay}")
+    gains = _norms(model)
+    decayed: list[tuple[str, nn.Parameter]] = []
+    spared: list[tuple[str, nn.Parameter]] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            matrix = parameter.ndim > 1 and id(parameter) not in gains and name.split(".")[-1] != "bias"
+            (decayed if matrix else spared).append((name, parameter))
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError(f"model: {type(model).__name__} has no parameter to train")
+    return groups
+
+
+def _norms(model: nn.Module) -> set[int]:
+    """The ids of what norms own: their gain may have two dimensions and is no matrix all the same."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        if "norm" in type(module).__name__.lower()
+        for parameter in module.parameters(recurse=False)
+    }
 
 
 def check_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:

@@ -238,3 +238,44 @@ class GatedMLP(torch.nn.Module):
     ) -> None: ...
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]: ...
+
+
+def l1_penalty(parameters: Sequence[Tensor], strength: float) -> Tensor:
+    """Return strength · Σ|w| over all numbers of all parameters (any iterable), a scalar; its gradient at 0 is 0.
+
+    Raises:
+        ValueError: as elastic_net_penalty.
+    """
+    ...
+
+
+def l2_penalty(parameters: Sequence[Tensor], strength: float) -> Tensor:
+    """Return ½ · strength · Σw² over `parameters`, a scalar, whose gradient is that of weight decay: strength · w.
+
+    Raises:
+        ValueError: as elastic_net_penalty.
+    """
+    ...
+
+
+def elastic_net_penalty(parameters: Sequence[Tensor], strength: float, *, l1_ratio: float) -> Tensor:
+    """Return strength · (l1_ratio · Σ|w| + ½ (1 − l1_ratio) · Σw²), a scalar; a tied weight is penalised once.
+
+    Source: Zou and Hastie 2005, equation (3), parametrised as in scikit-learn.
+
+    Raises:
+        ValueError: strength is not in [0, ∞), l1_ratio not in [0, 1] (with the value), or there are no parameters.
+    """
+    ...
+
+
+def soft_threshold(x: Tensor, threshold: float) -> Tensor:
+    """Return sign(x) · max(|x| − threshold, 0): argmin over w of ½ (w − x)² + threshold · |w|, exactly 0 up to it.
+
+    After a gradient step of rate lr it is the proximal step of l1_penalty with threshold lr · strength (Daubechies et
+    al. 2004, ISTA), which makes zeros where the subgradient only jumps about them.
+
+    Raises:
+        ValueError: threshold is not in [0, ∞); it is named with its value.
+    """
+    ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -143,6 +143,55 @@ def error_histogram(analytic: Tensor, numeric: Tensor, tolerance: float = 1e-6) 
 
     Raises:
         ValueError: the shapes differ (both are named), a tensor is not floating, or `tolerance` is not positive.
+    """
+    ...
+
+
+class GradientCheck(NamedTuple):
+    """What `gradcheck` found.
+
+    verdict: "correct", "wrong", or "non-differentiable" where nothing can be said.  worst: the largest error among the
+    entries that have a derivative.  place: the input and the index in it (() for a node) that the verdict is about: of
+    the largest error, or the first entry without a derivative.
+    """
+
+    verdict: str
+    worst: float
+    place: tuple[int, tuple[int, ...]]
+
+
+def gradcheck(
+    f: Callable[..., Any],
+    inputs: Sequence[Any],
+    *,
+    gradients: Sequence[Any] | None = None,
+    cotangent: Tensor | None = None,
+    tolerance: float = 1e-6,
+) -> GradientCheck:
+    """Hold the gradient of `f` to differences of its values.
+
+        n_i = (8 (f(x + h e_i) − f(x − h e_i)) − (f(x + 2h e_i) − f(x − 2h e_i))) / 12h,   error O(h⁴) + O(ε/h)
+        e_i = |a_i − n_i| / max(|a_i|, |n_i|, 10⁻³ · max_j |n_j|),   j over all entries of all inputs
+
+    with h near ε^(1/3) max(1, |x_i|).  "wrong" when e_i > `tolerance` for an entry that has a derivative, beyond what
+    rounding of values of f's size leaves of a difference.  An entry has no derivative, as far as a step tells, when its
+    differences of third order over h do not vanish with h beside max_j |n_j|: a kink within ±h.  So multiplying f by
+    10⁻⁸ or 10⁸ changes no verdict.  A wrong entry beside a kink makes the verdict "wrong".
+
+    `inputs` are either float64 tensors of any shape, and f(*inputs) a float64 tensor: the gradient of ⟨`cotangent`,
+    f⟩, or of f's only number; or nodes of a scalar engine: with a float `data` that is read anew in each call of f,
+    `grad`, and a result that has `data` and `backward()`.  f may be a closure over the inputs.  `gradients` are held
+    to the differences instead of those that f's own engine finds: one for each input, of its shape.  Inputs, their
+    `grad` and their `requires_grad` are left as they were, also when f raises.
+
+    Raises:
+        ValueError: `inputs` is empty or a bare tensor; an input is neither (`inputs[k]` and its dtype or type are
+            named, so float32 is refused) or is expanded, so that entries share memory; f returns something else, a
+            value that is not finite, or more than one number without a `cotangent` of its shape (shapes are named); two
+            calls of f at the same point differ ("not deterministic": live dropout); `gradients` of another number or
+            shape; `tolerance` not positive.
+
+    Source: Baydin et al. 2018, section 2.1; the stencil is Abramowitz and Stegun 1964, 25.3.6.
     """
     ...
 

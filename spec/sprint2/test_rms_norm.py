@@ -50,6 +50,7 @@ def test_equals_torch(scale, impl, draw):
         close(one, other)
 
 
+@pytest.mark.process  # imports transformers
 @proves("nanochat/week07/rmsnorm#parity")
 @checks("dtype")
 def test_equals_llama_bit_for_bit(impl, needs, draw):

@@ -132,6 +132,7 @@ def test_users_come_before_operands(impl, draw):
         close(ends[0], ends[1].numpy(), 1e-10, "gradient")
 
 
+@proves("karpathy/week02/tensor#gradient")
 @checks("gradient")
 def test_finite_differences_of_a_composed_graph(impl, draw):
     """A layer with a normalisation, an attention and a softmax over it, in float64: central differences, rel 1e-6."""

@@ -1,8 +1,9 @@
-"""torch's own engine behind the interface of the house's tensor: arrays in and out, its gradients."""
+"""torch's own engine behind the interfaces of the house's tensor (arrays in and out) and of its value (a float)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,129 @@ for _sign, _name in (
     _act = _operator(_name, product=_name == "matmul")
     setattr(Tensor, f"__{_sign}__", _act)
     setattr(Tensor, f"__r{_sign}__", lambda self, other, act=_act: act(other, self))
+
+
+class _Custom(torch.autograd.Function):
+    """An operation whose way back is a function of floats."""
+
+    @staticmethod
+    def forward(ctx: Any, data: float, way: Callable[[float], Sequence[float]], *operands: torch.Tensor) -> Any:
+        ctx.way, ctx.number = way, len(operands)
+        return torch.tensor(data, dtype=torch.float64)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        parts = ctx.way(gradients[0].item())
+        if len(parts) != ctx.number:
+            raise ValueError(f"{len(parts)} parts for {ctx.number} operands")
+        return None, None, *(torch.tensor(part, dtype=torch.float64) for part in parts)
+
+
+class Value:
+    """A torch number of 64 bits in the house's clothes; torch's engine gives every node's gradient at once."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, data: Any) -> None:
+        if not isinstance(data, Real):
+            raise TypeError(f"data is {data!r}")
+        self._take(torch.tensor(float(data), dtype=torch.float64, requires_grad=True), (), "")
+
+    def _take(self, tensor: torch.Tensor, operands: tuple[Value, ...], operation: str) -> Value:
+        self._tensor, self.operands, self.operation = tensor, operands, operation
+        self.data, self.grad = tensor.item(), 0.0
+        return self
+
+    @classmethod
+    def custom(
+        cls,
+        data: Any,
+        operands: Sequence[Value],
+        backward: Callable[[float], Sequence[float]],
+        operation: str = "custom",
+    ) -> Value:
+        for place, operand in enumerate(operands):
+            if not isinstance(operand, Value):
+                raise TypeError(f"operands[{place}] is {operand!r}")
+        tensor = _Custom.apply(data, backward, *(operand._tensor for operand in operands))
+        return cls.__new__(cls)._take(tensor, tuple(operands), operation)
+
+    def _behind(self) -> list[Value]:
+        found, waiting = {self}, [self]
+        for node in waiting:
+            new = [operand for operand in dict.fromkeys(node.operands) if operand not in found]
+            found.update(new)
+            waiting += new
+        return waiting
+
+    def backward(self) -> None:
+        nodes = self._behind()
+        found = torch.autograd.grad(self._tensor, [node._tensor for node in nodes], retain_graph=True)
+        for node, gradient in zip(nodes, found, strict=True):
+            node.grad += gradient.item()
+
+    def zero_grad(self) -> None:
+        for node in self._behind():
+            node.grad = 0.0
+
+    def _of(self, operation: str) -> Value:
+        return Value.__new__(Value)._take(getattr(self._tensor, operation)(), (self,), operation)
+
+    def exp(self) -> Value:
+        result = self._of("exp")
+        if result.data == float("inf"):
+            raise OverflowError(f"exp of {self.data}")
+        return result
+
+    def log(self) -> Value:
+        if self.data <= 0:
+            raise ValueError(f"log of {self.data}")
+        return self._of("log")
+
+    def tanh(self) -> Value:
+        return self._of("tanh")
+
+    def relu(self) -> Value:
+        return self._of("relu")
+
+    def __neg__(self) -> Value:
+        return self._of("neg")
+
+
+class _Zero(ZeroDivisionError, ValueError):
+    """torch gives an infinity."""
+
+
+def _refuse(name: str, a: float, b: float, by_node: bool) -> None:
+    """What torch has an infinity or NaN for."""
+    if (name == "div" and b == 0) or (name == "pow" and a == 0 and b < 0):
+        raise _Zero(f"{name} of {a} and {b}")
+    if name == "pow" and a < 0 and (by_node or not b.is_integer()):
+        raise ValueError(f"{name} of {a} and {b}")
+
+
+def _number_operator(name: str) -> Any:
+    act = getattr(torch, name)
+
+    def of(left: Any, right: Any) -> Any:
+        if not all(isinstance(one, Value | Real) for one in (left, right)):
+            return NotImplemented
+        a, b = (one.data if isinstance(one, Value) else float(one) for one in (left, right))
+        _refuse(name, a, b, isinstance(right, Value))
+        nodes = tuple(one for one in (left, right) if isinstance(one, Value))
+        tensors = (
+            one._tensor if isinstance(one, Value) else torch.tensor(float(one), dtype=torch.float64)
+            for one in (left, right)
+        )
+        result = Value.__new__(Value)._take(act(*tensors), nodes, name)
+        if name == "pow" and result.data in (float("inf"), float("-inf")):
+            raise OverflowError(f"pow of {a} and {b}")
+        return result
+
+    return of
+
+
+for _sign, _name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"), ("pow", "pow")):
+    _act = _number_operator(_name)
+    setattr(Value, f"__{_sign}__", _act)
+    setattr(Value, f"__r{_sign}__", lambda self, other, act=_act: act(other, self))
