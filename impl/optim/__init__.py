@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from impl.optim.annealing import constant_schedule, cosine_schedule
 from impl.optim.clipping import clip_grad_norm, clip_grad_value
-from impl.optim.decay import constant_schedule, cosine_schedule
 from impl.optim.groups import check_parameters, decay_groups, layerwise_groups
 from impl.optim.optimizers import SGD, Adam, AdamW, RMSprop
 from impl.optim.schedules import linear_warmup, noam_schedule

@@ -362,7 +362,7 @@ def test_what_is_no_number(impl, other):
     v = impl.autograd.Value(2.0)
     for act in BINARY.values():
         for pair in ((v, other), (other, v)):
-            with pytest.raises(TypeError, match=r"\S"):  # also Python's own, where an operator knows neither
+            with pytest.raises(TypeError, match=r"operand|multiply|concatenate|ufunc"):  # Python's own words
                 act(*pair)
     with pytest.raises(TypeError, match="data"):
         impl.autograd.Value(other)
